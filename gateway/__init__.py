@@ -1,0 +1,1 @@
+"""Front doors, control plane, dispatch and storage: everything that accepts, decides, remembers or reports."""
