@@ -1,0 +1,42 @@
+# Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
+.PHONY: setup demo serve test bench lint format clean
+
+BIN := .venv/bin
+SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
+C_FILES := $(filter %.c %.h,$(SOURCES)) $(wildcard benchmarks/c/*.c)
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml .ci/requirements.lock .ci/setup $(SOURCES)
+	@PYTHON="$(PYTHON)" .ci/setup
+
+demo: setup
+	@$(BIN)/python -m benchmarks.demo
+
+serve: setup
+	@$(BIN)/forklight serve
+
+# ARGS="tests/unit -k sigv4" chooses tests.
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/clang-format -i $(C_FILES)
+
+clean:
+	rm -rf .venv build dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .benchmarks native/build sandbox/bin *.egg-info
+	find gateway sandbox native tests benchmarks -name '*.so' -delete -o -name '*.o' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
