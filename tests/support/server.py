@@ -68,7 +68,9 @@ class Server:
         deadline = time.monotonic() + timeout_s
         seen = b""
         while (match := READY.search(seen)) is None or not seen.endswith(b"\n"):
-            readable, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            readable, _, _ = select.select(
+                [self.process.stdout], [], [], max(0.0, deadline - time.monotonic())
+            )
             chunk = os.read(self.process.stdout.fileno(), 65536) if readable else b""
             if not chunk:
                 why = "ended" if readable else f"not ready after {timeout_s:.0f} s"
@@ -83,7 +85,9 @@ class Server:
             [*forklight_command(), "env", "--state-dir", str(self.state_dir)],
             capture_output=True, text=True, check=True, timeout=30,
         )  # fmt: skip
-        lines = (line.removeprefix("export ") for line in done.stdout.splitlines() if line.startswith("export "))
+        lines = (
+            line.removeprefix("export ") for line in done.stdout.splitlines() if line.startswith("export ")
+        )
         return {name: value.strip("'\"") for name, value in (line.split("=", 1) for line in lines)}
 
     @property
