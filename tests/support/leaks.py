@@ -1,7 +1,7 @@
 """Count what a process and the whole host hold, so that a test can compare before and after.
 
 Counted: file descriptors of this process, processes below it (or below a given pid), cgroup directories and mounts
-whose name contains "forklight", and resident memory. Units: counts, memory in KiB. Source: /proc and /sys/fs/cgroup only.
+whose name contains "forklight", and resident memory in KiB. Source: /proc and /sys/fs/cgroup only.
 """
 
 from __future__ import annotations
