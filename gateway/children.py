@@ -1,0 +1,105 @@
+"""The supervisor's own child processes, control and doors: started by exec, watched, started again when they die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+from sandbox.processes import reap
+
+log = logging.getLogger("forklight.serve")
+
+# A child that dies at once is started again ever more slowly; one that has run for a while starts afresh.
+FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 5.0, 10.0
+SOCKET_FD = 3
+
+
+class Child:
+    """`start(sock)` is given our end of a fresh SEQPACKET pair at every (re)start and attaches whoever serves it."""
+
+    def __init__(
+        self,
+        name: str,
+        role: str,
+        config: dict[str, object],
+        loop: asyncio.AbstractEventLoop,
+        attach: Callable[[socket.socket], None],
+    ) -> None:
+        self.name = name
+        self._role = role
+        self._config = config
+        self._loop = loop
+        self._attach = attach
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = -1
+        self._backoff = FIRST_BACKOFF_S
+        self._started = 0.0
+        self._stopping = False
+        self.gone = asyncio.Event()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        config = json.dumps({**self._config, "parent": os.getpid()})
+        # The socket must be fd 3 in the child; dup2 in a preexec hook is not needed when the shell-less launcher moves it.
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gateway.app", self._role, str(theirs.fileno()), config],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+            )
+        self._started = self._loop.time()
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._pidfd, self._died)
+        self._attach(ours)
+
+    def terminate(self) -> None:
+        self._stopping = True
+        if self._process is not None and self._pidfd >= 0:
+            self._process.terminate()
+
+    def expect_exit(self) -> None:
+        """From here on its end is wanted and it is not started again."""
+        self._stopping = True
+        if self._pidfd < 0:
+            self.gone.set()
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self._process is not None and self._pidfd >= 0:
+            self._process.kill()
+
+    def _died(self) -> None:
+        status = reap(self._pidfd)
+        if status is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        if self._process is not None:
+            # Reaped above by pidfd; tell Popen so that it does not wait for a pid that may be somebody else's by now.
+            self._process.returncode = status.code if status.kind == "exit" else -status.code
+        if self._stopping:
+            self.gone.set()
+            return
+        if self._loop.time() - self._started > SETTLED_S:
+            self._backoff = FIRST_BACKOFF_S
+        log.error(
+            "%s died (%s %d), starting it again in %.2f s", self.name, status.kind, status.code, self._backoff
+        )
+        self._loop.call_later(self._backoff, self._restart)
+        self._backoff = min(MAX_BACKOFF_S, self._backoff * 2)
+
+    def _restart(self) -> None:
+        if not self._stopping:
+            self.start()

@@ -1,0 +1,114 @@
+"""Turns a sandbox and a zygote into a worker: its channel, its log pipe, its first frame, and the fork request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sandbox.errors import SandboxError
+from sandbox.function_zygote import FunctionZygote
+from sandbox.host import Host
+from sandbox.mounts import clone_readonly
+from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.shells import Shell
+from sandbox.spec import Spec
+from sandbox.worker import Worker, init_frame
+from sandbox.zygote import ForkRequest, Zygote
+
+CODE, LAYERS, RUNTIME_LAYER = "/var/task", "/opt", "/var/runtime"
+
+
+@dataclass(slots=True)
+class Forker:
+    """`on_forked(worker)` once its pidfd is known, `on_failed(worker, error)` when there will be no process."""
+
+    host: Host
+    loop: asyncio.AbstractEventLoop
+    zygotes: RuntimeZygotes
+    on_forked: Callable[[Worker], None]
+    on_failed: Callable[[Worker, SandboxError], None]
+    numbers: itertools.count[int]
+
+    def fork_into(self, spec: Spec, shell: Shell) -> Worker:
+        """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
+        zygote = self.zygotes.get(spec.runtime)
+        shell.leaf.set_limits(spec.limits)
+        trees = open_trees(spec)
+        try:
+            fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
+            return self._fork(spec, zygote, shell, None, fds)
+        finally:
+            for _, fd in trees:
+                os.close(fd)
+
+    def fork_from(self, spec: Spec, parent: FunctionZygote) -> Worker:
+        """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
+        leaf = self.host.new_leaf(f"w{next(self.numbers)}", spec.limits)
+        return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True))
+
+    def _fork(
+        self, spec: Spec, zygote: Zygote, shell: Shell | None, leaf: object, fds: list[tuple[str, int]]
+    ) -> Worker:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # The guest's end must block: a handler that prints faster than we read has to wait, not fail.
+        os.set_blocking(log_write, True)
+        with theirs:
+            try:
+                ours.setblocking(False)
+                worker = Worker(
+                    worker_id=next(self.numbers),
+                    key=spec.key,
+                    instance=os.urandom(16).hex(),
+                    born=time.time(),
+                    shell=shell,
+                    leaf=shell.leaf if shell is not None else leaf,  # type: ignore[arg-type]
+                    channel_fd=ours.detach(),
+                    log_fd=log_read,
+                    forked_at=self.loop.time(),
+                )
+                document = {**spec.init, "instance": worker.instance, "born": worker.born}
+                os.write(worker.channel_fd, init_frame(document))
+
+                def forked(pidfd: int) -> None:
+                    worker.pidfd = pidfd
+                    self.on_forked(worker)
+
+                zygote.fork(
+                    ForkRequest(
+                        role="worker",
+                        fds=[("channel", theirs.fileno()), ("log", log_write), *fds],
+                        uid=shell.uid if shell is not None else 0,
+                        gid=shell.gid if shell is not None else 0,
+                        join=shell.join if shell is not None else [],
+                        drop=shell is not None,
+                        keep_ids=self.host.rootless,
+                        on_forked=forked,
+                        on_failed=lambda error: self.on_failed(worker, error),
+                    )
+                )
+            finally:
+                os.close(log_write)
+        return worker
+
+
+def open_trees(spec: Spec) -> list[tuple[str, int]]:
+    """Detached read-only mounts of the function's code, layers and the runtime layer, for the child to attach."""
+    trees: list[tuple[str, int]] = []
+    wanted = [(CODE, spec.code)]
+    wanted += [(LAYERS, layer) for layer in spec.layers[:1]]
+    if spec.runtime_layer:
+        wanted.append((RUNTIME_LAYER, spec.runtime_layer))
+    try:
+        for target, source in wanted:
+            trees.append((f"tree:{target}", clone_readonly(source)))
+    except OSError:
+        for _, fd in trees:
+            os.close(fd)
+        raise
+    return trees

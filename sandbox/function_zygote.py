@@ -1,0 +1,29 @@
+"""A function's own zygote: the sandbox that its module code ran in once, from which its workers are forked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sandbox.shells import Shell
+from sandbox.zygote import Zygote
+
+# Output of module code is kept up to here until the snapshot is reported; a chattier module does not block.
+MAX_INIT_LOG = 64 * 1024
+
+
+@dataclass(slots=True)
+class FunctionZygote:
+    """Its shell stays while workers forked in it live, even after the zygote itself has gone."""
+
+    shell: Shell
+    zygote: Zygote
+    log_fd: int
+    started_at: float
+    users: int = 0
+    stopped: bool = False
+    init_log: bytearray = field(default_factory=bytearray)
+
+    def keep_log(self, data: bytes) -> None:
+        room = MAX_INIT_LOG - len(self.init_log)
+        if room > 0:
+            self.init_log += data[:room]

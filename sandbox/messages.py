@@ -1,0 +1,145 @@
+"""JSON messages with file descriptors over a SOCK_SEQPACKET socket, without blocking the event loop.
+
+One message is one datagram, so there is no framing and no partial read; the kernel keeps fds and bytes together (unix(7), SCM_RIGHTS).
+Used between the supervisor and its doors, its control process and its zygotes. A message must stay below `MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import orjson
+
+MAX_BYTES = 160 * 1024
+MAX_FDS = 16
+_CMSG_SPACE = socket.CMSG_SPACE(MAX_FDS * 4)
+# A burst is read in one wake-up, but never so long that timers and other peers starve.
+_BURST = 64
+
+Message = dict[str, object]
+
+
+class MessageSocket:
+    """One end of the socket pair; owns the socket.
+
+    `on_message(message, fds)` owns the fds it is given. `on_close()` is called once, when the peer is gone.
+    A message that is not a JSON object is the peer's fault and closes the connection: peers are trusted processes or a
+    function zygote, and neither has a reason to send one.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_message: Callable[[Message, list[int]], None],
+        on_close: Callable[[], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._on_message = on_message
+        self._on_close = on_close
+        self._backlog: deque[tuple[bytes, list[int]]] = deque()
+        self._closed = False
+        loop.add_reader(self._fd, self._readable)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send now, or queue when the peer is slow. The fds stay the caller's and may be closed right after."""
+        if self._closed:
+            return
+        data = orjson.dumps(message)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"message of {len(data)} bytes is above the limit of {MAX_BYTES}")
+        if not self._backlog and self._try_send(data, fds):
+            return
+        if not self._closed:
+            self._backlog.append((data, [os.dup(fd) for fd in fds]))
+            self._loop.add_writer(self._fd, self._writable)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
+        for _, fds in self._backlog:
+            _close_all(fds)
+        self._backlog.clear()
+        self._sock.close()
+
+    def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([data], ancillary)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            self._lost()
+        return True
+
+    def _writable(self) -> None:
+        while self._backlog:
+            data, fds = self._backlog[0]
+            if not self._try_send(data, fds):
+                return
+            if self._closed:
+                return
+            self._backlog.popleft()
+            _close_all(fds)
+        self._loop.remove_writer(self._fd)
+
+    def _readable(self) -> None:
+        for _ in range(_BURST):
+            if self._closed:
+                return
+            try:
+                data, ancillary, _flags, _addr = self._sock.recvmsg(
+                    MAX_BYTES, _CMSG_SPACE, socket.MSG_CMSG_CLOEXEC
+                )
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self._lost()
+                return
+            fds = _fds_of(ancillary)
+            if not data:
+                _close_all(fds)
+                self._lost()
+                return
+            try:
+                message = orjson.loads(data)
+                if not isinstance(message, dict):
+                    raise ValueError("not an object")
+            except ValueError:
+                _close_all(fds)
+                self._lost()
+                return
+            self._on_message(message, fds)
+
+    def _lost(self) -> None:
+        if not self._closed:
+            self.close()
+            self._on_close()
+
+
+def _fds_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,156 @@
+"""Who talks to the supervisor: doors (they borrow workers) and the control process (it defines function versions).
+
+Each class turns messages into calls of the supervisor and back; there is no other way in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from sandbox.messages import Message, MessageSocket
+from sandbox.spec import Spec
+
+if TYPE_CHECKING:
+    from sandbox.supervisor import Supervisor
+    from sandbox.worker import Worker
+
+log = logging.getLogger("forklight.sandbox")
+
+
+class DoorPeer:
+    """One door. Whatever it holds when it goes is killed: nobody else knows what those workers were doing."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        supervisor: Supervisor,
+        on_ready: Callable[[str | None, str | None], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._on_ready = on_ready
+        self._on_gone = on_gone
+        self.workers: dict[int, Worker] = {}
+        self._link = MessageSocket(sock, loop, self._received, self._closed)
+
+    def lent(self, lend_id: int, worker: Worker, kind: str, fork_us: int) -> None:
+        self._link.send(
+            {
+                "op": "lent",
+                "id": lend_id,
+                "worker": worker.worker_id,
+                "key": worker.key,
+                "instance": worker.instance,
+                "born": worker.born,
+                "kind": kind,
+                "ready": worker.ready,
+                "init_us": worker.init_us,
+                "fork_us": fork_us,
+            },
+            [worker.channel_fd, worker.log_fd],
+        )
+
+    def denied(self, lend_id: int, why: str, detail: str, error: object = None) -> None:
+        self._link.send({"op": "denied", "id": lend_id, "why": why, "detail": detail, "error": error})
+
+    def died(self, worker: Worker, outcome: dict[str, object]) -> None:
+        self._link.send({"op": "died", "worker": worker.worker_id, "outcome": outcome})
+
+    def recall(self, key: str, count: int) -> None:
+        self._link.send({"op": "recall", "key": key, "count": count})
+
+    def drain(self) -> None:
+        self._link.send({"op": "drain"})
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        op = message.get("op")
+        supervisor = self._supervisor
+        if op == "lend":
+            tenant = message.get("tenant")
+            supervisor.lend(
+                self,
+                cast(int, message["id"]),
+                cast(str, message["key"]),
+                tenant if isinstance(tenant, str) else None,
+            )
+        elif op == "return":
+            supervisor.take_back(self, cast(int, message["worker"]))
+        elif op == "release":
+            supervisor.end(self, cast(int, message["worker"]), "released")
+        elif op == "kill":
+            supervisor.end(self, cast(int, message["worker"]), str(message.get("why", "killed")))
+        elif op == "cancel":
+            supervisor.cancel(self, cast(int, message["id"]))
+        elif op == "inited":
+            supervisor.initialised(self, cast(int, message["worker"]))
+        elif op == "ready":
+            self._on_ready(
+                cast("str | None", message.get("http")), cast("str | None", message.get("grpc"))
+            )
+
+    def _closed(self) -> None:
+        self._supervisor.door_gone(self)
+        self._on_gone()
+
+
+class ControlPeer:
+    """The control process. It defines every version anew when it (re)starts; definitions outlive it here."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        supervisor: Supervisor,
+        on_ready: Callable[[], None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._on_ready = on_ready
+        self._on_gone = on_gone
+        self._serving = False
+        self._link = MessageSocket(sock, loop, self._received, self._closed)
+
+    def snapshot(self, key: str, state: str, why: str, error: object, init_log: str) -> None:
+        self._link.send(
+            {"op": "snapshot", "key": key, "state": state, "why": why, "error": error, "log": init_log}
+        )
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        op, seq = message.get("op"), message.get("seq")
+        if op == "define":
+            try:
+                spec = Spec.from_message(cast("dict[str, object]", message["spec"]))
+                # What is defined before control serves was there before: it costs nothing until it is called.
+                self._supervisor.define(spec, prepare=self._serving)
+            except (KeyError, TypeError, ValueError) as error:
+                self._link.send({"op": "refused", "seq": seq, "error": f"{type(error).__name__}: {error}"})
+            else:
+                self._link.send({"op": "defined", "seq": seq})
+        elif op == "undefine":
+            self._supervisor.undefine(cast(str, message["key"]))
+        elif op == "isolation":
+            self._link.send({"op": op, "seq": seq, "report": self._supervisor.isolation()})
+        elif op == "runtimes":
+            self._link.send({"op": op, "seq": seq, "runtimes": self._supervisor.runtimes()})
+        elif op == "ready":
+            self._serving = True
+            self._on_ready()
+
+    def _closed(self) -> None:
+        self._on_gone()

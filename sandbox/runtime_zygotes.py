@@ -1,0 +1,55 @@
+"""One zygote per runtime: trusted code only, privileged, ready to fork into any sandbox. Started at first use, again when lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+from sandbox.errors import SandboxError
+from sandbox.host import Host
+from sandbox.processes import spawn_zygote
+from sandbox.runtimes.python import Interpreter, find_interpreters
+from sandbox.zygote import Zygote
+
+log = logging.getLogger("forklight.sandbox")
+
+START = Path(__file__).parent / "guests" / "python" / "start.py"
+
+
+class RuntimeZygotes:
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+        self._interpreters: dict[str, Interpreter] = find_interpreters()
+        self._zygotes: dict[str, Zygote] = {}
+
+    def known(self) -> dict[str, str]:
+        """Runtime name -> path of its interpreter."""
+        return {name: str(interpreter.path) for name, interpreter in self._interpreters.items()}
+
+    def get(self, runtime: str) -> Zygote:
+        """Raises SandboxError(step="runtime") for a runtime that this host does not have."""
+        zygote = self._zygotes.get(runtime)
+        if zygote is not None and zygote.alive:
+            return zygote
+        interpreter = self._interpreters.get(runtime)
+        if interpreter is None:
+            raise SandboxError(2, "runtime", f"{runtime} is not installed on this host")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pidfd = spawn_zygote([str(interpreter.path), "-I", "-S", str(START)], theirs, None)
+        zygote = Zygote(ours, pidfd, self._loop, lambda: self._lost(runtime))
+        zygote.hello(self._host.seccomp_program)
+        self._zygotes[runtime] = zygote
+        return zygote
+
+    def close(self) -> None:
+        zygotes, self._zygotes = self._zygotes, {}
+        for zygote in zygotes.values():
+            zygote.kill()
+
+    def _lost(self, runtime: str) -> None:
+        if self._zygotes.pop(runtime, None) is not None:
+            log.error("zygote of %s died; the next call starts another", runtime)

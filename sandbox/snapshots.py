@@ -1,0 +1,207 @@
+"""Function zygotes: run a function's module code once, keep the process, fork workers from it (`snapshot` on and auto)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from sandbox.errors import SandboxError
+from sandbox.forking import open_trees
+from sandbox.function_zygote import FunctionZygote
+from sandbox.messages import Message
+from sandbox.processes import pidfd_kill
+from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.shell_pool import ShellKind, ShellPool
+from sandbox.shells import Shell
+from sandbox.version_pool import SnapshotState, VersionPool
+from sandbox.zygote import ForkRequest, Zygote
+
+log = logging.getLogger("forklight.sandbox")
+
+# Lambda allows a SnapStart function this long to initialise (developer guide, snapstart-runtime).
+SNAPSHOT_INIT_LIMIT_S = 130.0
+
+Settled = Callable[[VersionPool, str, str, object, str], None]
+
+
+class Snapshots:
+    """`settled(pool, state, why, error, init_log)` tells how an attempt ended: on | off | failed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        shells: ShellPool,
+        zygotes: RuntimeZygotes,
+        settled: Settled,
+    ) -> None:
+        self._loop = loop
+        self._shells = shells
+        self._zygotes = zygotes
+        self._settled = settled
+
+    def start(self, pool: VersionPool) -> None:
+        pool.snapshot = SnapshotState.STARTING
+        kind = ShellKind(pool.spec.network, pool.spec.limits.tmp_mb)
+        self._shells.take(kind, lambda shell: self._got_shell(pool, shell))
+
+    def stop(self, pool: VersionPool) -> None:
+        """Let the zygote go. Its sandbox goes with the last worker in it."""
+        zygote = pool.zygote
+        if zygote is None:
+            return
+        pool.zygote = None
+        if pool.snapshot in (SnapshotState.ON, SnapshotState.STARTING):
+            pool.snapshot = SnapshotState.NONE
+        self._end(zygote)
+
+    def leave(self, zygote: FunctionZygote) -> None:
+        """A worker forked in this zygote's sandbox is gone."""
+        zygote.users -= 1
+        if zygote.stopped and zygote.users <= 0:
+            self._shells.retire(zygote.shell)
+
+    def _got_shell(self, pool: VersionPool, shell: Shell | SandboxError) -> None:
+        if isinstance(shell, SandboxError):
+            self._fail(pool, f"no sandbox: {shell}", None, "")
+            return
+        if pool.retired:
+            self._shells.retire(shell)
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(log_write, True)
+        function_zygote = FunctionZygote(
+            shell=shell,
+            zygote=Zygote(
+                ours,
+                -1,
+                self._loop,
+                lambda: self._lost(pool, function_zygote),
+                lambda message: self._said(pool, function_zygote, message),
+            ),
+            log_fd=log_read,
+            started_at=self._loop.time(),
+        )
+        pool.zygote = function_zygote
+        self._loop.add_reader(log_read, self._read_log, function_zygote)
+        trees: list[tuple[str, int]] = []
+        try:
+            shell.leaf.set_limits(pool.spec.limits)
+            trees = open_trees(pool.spec)
+            self._zygotes.get(pool.spec.runtime).fork(
+                ForkRequest(
+                    role="zygote",
+                    fds=[
+                        ("control", theirs.fileno()),
+                        ("log", log_write),
+                        ("shell", shell.pidfd),
+                        *shell.leaf.attach_fds(inside_zygote=False),
+                        *trees,
+                    ],
+                    uid=shell.uid,
+                    gid=shell.gid,
+                    join=shell.join,
+                    drop=True,
+                    keep_ids=shell.uid == 0,
+                    on_forked=lambda pidfd: self._forked(function_zygote, pidfd),
+                    on_failed=lambda error: self._fork_failed(pool, function_zygote, error),
+                )
+            )
+        except OSError as error:
+            self._fork_failed(pool, function_zygote, error)
+        finally:
+            for _, fd in trees:
+                os.close(fd)
+            theirs.close()
+            os.close(log_write)
+        if not function_zygote.stopped:
+            document = {**pool.spec.init, "init_type": "snap-start", "instance": "0" * 32, "born": 0}
+            function_zygote.zygote.init(document)
+            self._loop.call_later(SNAPSHOT_INIT_LIMIT_S, self._check_init, pool, function_zygote)
+
+    def _forked(self, zygote: FunctionZygote, pidfd: int) -> None:
+        zygote.zygote.adopt(pidfd)
+        if zygote.stopped:
+            pidfd_kill(pidfd)
+
+    def _fork_failed(self, pool: VersionPool, zygote: FunctionZygote, error: OSError) -> None:
+        self._fail(pool, f"no zygote: {error}", None, self._log_of(zygote))
+
+    def _said(self, pool: VersionPool, zygote: FunctionZygote, message: Message) -> None:
+        if pool.zygote is not zygote or pool.snapshot is not SnapshotState.STARTING:
+            return  # hostile or late: a zygote has nothing to say outside its own initialisation
+        if message.get("op") == "init_failed":
+            error = message.get("error")
+            self._fail(
+                pool, "the module failed to initialise", error if isinstance(error, dict) else None,
+                self._log_of(zygote),
+            )
+        elif message.get("op") == "ready":
+            unforkable = message.get("unforkable")
+            reasons = [str(item)[:100] for item in unforkable[:8]] if isinstance(unforkable, list) else []
+            if reasons:
+                self._refuse(pool, "a fork cannot carry " + ", ".join(reasons), self._log_of(zygote))
+            else:
+                pool.snapshot = SnapshotState.ON
+                pool.snapshot_why = ""
+                self._settled(pool, "on", "", None, self._log_of(zygote))
+
+    def _check_init(self, pool: VersionPool, zygote: FunctionZygote) -> None:
+        if pool.zygote is zygote and pool.snapshot is SnapshotState.STARTING:
+            why = f"the module did not initialise within {SNAPSHOT_INIT_LIMIT_S:.0f} s"
+            self._fail(pool, why, None, self._log_of(zygote))
+
+    def _lost(self, pool: VersionPool, zygote: FunctionZygote) -> None:
+        if pool.zygote is not zygote:
+            self._end(zygote)
+        elif pool.snapshot is SnapshotState.STARTING:
+            oom = zygote.shell.leaf.oom_kills() > 0
+            why = "the module ran out of memory" if oom else "the module ended its process"
+            self._fail(pool, why, None, self._log_of(zygote))
+        else:
+            log.warning("function zygote of %s died; the next call makes another", pool.spec.key)
+            self.stop(pool)
+
+    def _refuse(self, pool: VersionPool, why: str, init_log: str) -> None:
+        """auto falls back to no snapshot for good; on is a failure that the operator must see."""
+        if pool.spec.snapshot == "auto":
+            self.stop(pool)
+            pool.snapshot = SnapshotState.OFF
+            pool.snapshot_why = why
+            self._settled(pool, "off", why, None, init_log)
+        else:
+            self._fail(pool, why, None, init_log)
+
+    def _fail(self, pool: VersionPool, why: str, error: object, init_log: str) -> None:
+        self.stop(pool)
+        pool.snapshot = SnapshotState.NONE
+        pool.snapshot_why = why
+        self._settled(pool, "failed", why, error, init_log)
+
+    def _end(self, zygote: FunctionZygote) -> None:
+        if zygote.stopped:
+            return
+        zygote.stopped = True
+        zygote.zygote.kill()
+        self._loop.remove_reader(zygote.log_fd)
+        os.close(zygote.log_fd)
+        if zygote.users <= 0:
+            self._shells.retire(zygote.shell)
+
+    def _read_log(self, zygote: FunctionZygote) -> None:
+        try:
+            data = os.read(zygote.log_fd, 65536)
+        except BlockingIOError:
+            return
+        if data:
+            zygote.keep_log(data)
+        else:
+            self._loop.remove_reader(zygote.log_fd)
+
+    def _log_of(self, zygote: FunctionZygote) -> str:
+        if not zygote.stopped:
+            self._read_log(zygote)
+        return bytes(zygote.init_log).decode("utf-8", "replace")

@@ -1,0 +1,62 @@
+"""What the supervisor must know of one function version to run it: a plain value that the control process defines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from sandbox.limits import Limits
+
+Isolation = Literal["reuse", "tenant", "request"]
+Snapshot = Literal["off", "on", "auto"]
+Network = Literal["none", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """`key` names one version at one revision; a changed function is a new key. `init` is opaque here: only the guest reads it."""
+
+    key: str
+    runtime: str
+    code: str
+    layers: tuple[str, ...]
+    runtime_layer: str | None
+    limits: Limits
+    network: Network
+    isolation: Isolation
+    snapshot: Snapshot
+    max_workers: int | None
+    init: dict[str, object]
+
+    @classmethod
+    def from_message(cls, message: dict[str, object]) -> Spec:
+        """Raises ValueError or KeyError, naming the member, for a spec that cannot be run."""
+        limits = cast("dict[str, int]", message["limits"])
+        isolation, snapshot, network = message["isolation"], message["snapshot"], message["network"]
+        if isolation not in ("reuse", "tenant", "request"):
+            raise ValueError(f"isolation: {isolation!r}")
+        if snapshot not in ("off", "on", "auto"):
+            raise ValueError(f"snapshot: {snapshot!r}")
+        if network not in ("none", "host"):
+            raise ValueError(f"network: {network!r}")
+        code = message["code"]
+        if not isinstance(code, str) or not code.startswith("/"):
+            raise ValueError(f"code: {code!r} is not an absolute path")
+        runtime_layer = message.get("runtime_layer")
+        return cls(
+            key=str(message["key"]),
+            runtime=str(message["runtime"]),
+            code=code,
+            layers=tuple(cast("list[str]", message.get("layers") or [])),
+            runtime_layer=str(runtime_layer) if runtime_layer else None,
+            limits=Limits(
+                memory_mb=int(limits["memory_mb"]),
+                tmp_mb=int(limits["tmp_mb"]),
+                pids=int(limits.get("pids", 1024)),
+            ),
+            network=cast(Network, network),
+            isolation=cast(Isolation, isolation),
+            snapshot=cast(Snapshot, snapshot),
+            max_workers=cast("int | None", message.get("max_workers")),
+            init=cast("dict[str, object]", message["init"]),
+        )

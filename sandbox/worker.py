@@ -1,0 +1,58 @@
+"""The host's record of one worker, from its fork to the removal of what it ran in."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandbox.worker_state import TRANSITIONS, WorkerState
+
+if TYPE_CHECKING:
+    from sandbox.cgroups import Leaf
+    from sandbox.function_zygote import FunctionZygote
+    from sandbox.peers import DoorPeer
+    from sandbox.shells import Shell
+
+# Frames of the worker channel that the supervisor itself writes and reads; doors speak the rest (sandbox/channel.py).
+HEADER = struct.Struct("<IHHQ16s")
+INIT, READY = 1, 16
+
+
+@dataclass(slots=True)
+class Worker:
+    """`shell` is the worker's own sandbox, or None when it was forked inside its function zygote's."""
+
+    worker_id: int
+    key: str
+    instance: str
+    born: float
+    shell: Shell | None
+    leaf: Leaf
+    channel_fd: int
+    log_fd: int
+    forked_at: float
+    state: WorkerState = WorkerState.STARTING
+    pidfd: int = -1
+    door: DoorPeer | None = None
+    tenant: str | None = None
+    init_us: int = 0
+    since: float = 0.0
+    killed_for: str = ""
+    failure: str = ""
+    zygote: FunctionZygote | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.state is not WorkerState.STARTING
+
+    def become(self, state: WorkerState) -> None:
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"worker {self.worker_id}: {self.state} -> {state}")
+        self.state = state
+
+
+def init_frame(document: dict[str, object]) -> bytes:
+    body = json.dumps(document, separators=(",", ":")).encode()
+    return HEADER.pack(len(body), INIT, 0, 0, bytes(16)) + body

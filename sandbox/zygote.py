@@ -1,0 +1,156 @@
+"""The host's side of a zygote: a process that has paid for start-up already and forks workers on request.
+
+Two kinds answer the same requests: the *runtime zygote* (trusted code only, root, forks into any shell) and the *function zygote*
+(has imported the user's module, so it lives without privileges inside its function's own sandbox; what it says is hostile input).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sandbox.errors import SandboxError
+from sandbox.messages import Message, MessageSocket
+from sandbox.processes import pidfd_kill, reap
+
+log = logging.getLogger("forklight.sandbox")
+
+
+@dataclass(slots=True)
+class ForkRequest:
+    """One fork: where to, with what. Exactly one of `on_forked(pidfd)` and `on_failed(error)` is called."""
+
+    role: str
+    fds: Sequence[tuple[str, int]]
+    uid: int
+    gid: int
+    join: Sequence[str]
+    drop: bool
+    keep_ids: bool
+    on_forked: Callable[[int], None]
+    on_failed: Callable[[SandboxError], None]
+
+
+class Zygote:
+    """Owns the control socket and the pidfd. `on_lost()` is called once when it is gone, however it went."""
+
+    def __init__(
+        self,
+        control: socket.socket,
+        pidfd: int,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[], None],
+        on_message: Callable[[Message], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._pidfd = pidfd
+        self._on_lost = on_lost
+        self._on_message = on_message
+        self._pending: dict[int, ForkRequest] = {}
+        self._next_id = 0
+        self._gone = False
+        self._link = MessageSocket(control, loop, self._received, self._closed)
+        if pidfd >= 0:
+            loop.add_reader(pidfd, self._died)
+
+    @property
+    def alive(self) -> bool:
+        return not self._gone
+
+    def hello(self, seccomp_program: bytes) -> None:
+        self._link.send({"op": "hello", "seccomp": base64.b64encode(seccomp_program).decode()})
+
+    def init(self, document: dict[str, object]) -> None:
+        self._link.send({"op": "init", "document": document})
+
+    def fork(self, request: ForkRequest) -> None:
+        """Ask for a child. The fds of the request are the caller's and may be closed right after."""
+        if self._gone:
+            request.on_failed(SandboxError(3, "zygote", "the zygote is gone"))
+            return
+        self._next_id += 1
+        self._pending[self._next_id] = request
+        self._link.send(
+            {
+                "op": "fork",
+                "id": self._next_id,
+                "role": request.role,
+                "fds": [name for name, _ in request.fds],
+                "uid": request.uid,
+                "gid": request.gid,
+                "join": list(request.join),
+                "rlimits": {},
+                "drop": request.drop,
+                "keep_ids": request.keep_ids,
+            },
+            [fd for _, fd in request.fds],
+        )
+
+    def adopt(self, pidfd: int) -> None:
+        """The pidfd of a function zygote arrives after its control socket is in use."""
+        self._pidfd = pidfd
+        self._loop.add_reader(pidfd, self._died)
+
+    def kill(self) -> None:
+        if self._pidfd >= 0:
+            pidfd_kill(self._pidfd)
+        self._link.close()
+        self._fail_pending("the zygote was stopped")
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        op = message.get("op")
+        request = None
+        if op in ("forked", "failed"):
+            request = self._pending.pop(_int(message.get("id")), None)
+        if op == "forked" and request is not None and len(fds) == 1:
+            request.on_forked(fds[0])
+            return
+        for fd in fds:
+            os.close(fd)
+        if request is not None:
+            request.on_failed(
+                SandboxError(
+                    _int(message.get("errno")),
+                    str(message.get("step", "fork"))[:64],
+                    str(message.get("detail", ""))[:200],
+                )
+            )
+        elif self._on_message is not None:
+            self._on_message(message)
+
+    def _closed(self) -> None:
+        # The process may still be dying; without its socket it is of no use, so let nothing of it go on.
+        if self._pidfd >= 0:
+            pidfd_kill(self._pidfd)
+        else:
+            self._lost()
+
+    def _died(self) -> None:
+        status = reap(self._pidfd)
+        if status is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._link.close()
+        self._lost()
+
+    def _lost(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self._fail_pending("the zygote died")
+            self._on_lost()
+
+    def _fail_pending(self, detail: str) -> None:
+        pending, self._pending = self._pending, {}
+        for request in pending.values():
+            request.on_failed(SandboxError(3, "zygote", detail))
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
