@@ -1,0 +1,128 @@
+"""One way to show a figure: beside the limit it was measured against in the same run, with the ratio and the bar.
+
+A benchmark module has `run(options) -> list[Figure]` and ends with `main(run)`. Times are in microseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value. `bar` is the ratio to the limit that we promise: at most, or at least if `at_least`."""
+
+    name: str
+    value: float
+    unit: str = "us"
+    limit_name: str = ""
+    limit: float | None = None
+    bar: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.value / self.limit if self.limit else None
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the promise holds; None when the figure is for information only."""
+        if self.bar is None or self.ratio is None:
+            return None
+        return self.ratio >= self.bar if self.at_least else self.ratio <= self.bar
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": self.ratio, "ok": self.ok}
+
+
+@dataclass(slots=True)
+class Options:
+    """What every benchmark can be told. `seconds` scales how long each part measures."""
+
+    seconds: float = 2.0
+    rounds: int = 3
+    quick: bool = False
+    json: bool = False
+    extra: dict[str, Any] | None = None
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text columns; the first is left-aligned, the others right-aligned, a last `note` column left-aligned."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = []
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(width) if i in (0, len(widths) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def show(figures: Sequence[Figure], title: str = "") -> str:
+    """The table of a benchmark."""
+    rows = []
+    for figure in figures:
+        sign = ">=" if figure.at_least else "<="
+        rows.append(
+            [
+                figure.name,
+                f"{number(figure.value)} {figure.unit}",
+                f"{figure.limit_name} {number(figure.limit)}".strip(),
+                "" if figure.ratio is None else f"{figure.ratio:.2f}",
+                "" if figure.bar is None else f"{sign} {figure.bar:g}",
+                {True: "ok", False: "MISSED", None: ""}[figure.ok]
+                + (f"  {figure.note}" if figure.note else ""),
+            ]
+        )
+    text = table(["figure", "measured", "limit, same run", "ratio", "bar", ""], rows)
+    return f"\n== {title} ==\n{text}" if title else text
+
+
+def percentile(values: Sequence[float], p: float) -> float:
+    """Nearest rank; 0 for no values."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(p / 100 * len(ordered)))]
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else 0.0
+
+
+def parser(description: str | None, seconds: float = 2.0, rounds: int = 3) -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(description=(description or "").strip().split("\n")[0])
+    arguments.add_argument("--seconds", type=float, default=seconds, help="length of each measured part")
+    arguments.add_argument("--rounds", type=int, default=rounds, help="rounds; peers take turns in each")
+    arguments.add_argument("--quick", action="store_true", help="leave out what takes long")
+    arguments.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return arguments
+
+
+def main(run: Callable[[Options], list[Figure]], description: str | None, seconds: float = 2.0) -> None:
+    """Command line of one benchmark. Exit status 1 when a bar is missed."""
+    arguments = parser(description, seconds).parse_args()
+    options = Options(arguments.seconds, arguments.rounds, arguments.quick, arguments.json)
+    figures = run(options)
+    if options.json:
+        json.dump([figure.as_dict() for figure in figures], sys.stdout, indent=1)
+        print()
+    else:
+        print(show(figures, (description or "").strip().split("\n")[0]))
+    raise SystemExit(any(figure.ok is False for figure in figures))
