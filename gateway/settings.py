@@ -1,0 +1,85 @@
+"""Every setting of a host, with its default and what it means.
+
+The command line fills it in; processes started by the supervisor get it back through `as_json` / `from_json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Units are in the names; a path is absolute."""
+
+    # Where functions, keys, code and logs live; nothing outside it is written.
+    state_dir: Path
+    # host:port of the Lambda HTTP API; port 0 takes a free one.
+    http: str = "127.0.0.1:8080"
+    # host:port of the gRPC API; port 0 takes a free one.
+    grpc: str = "127.0.0.1:8081"
+    # Front-door processes; they share both ports.
+    doors: int = 2
+    # "required": every request is signed (HTTP) or bears the token (gRPC). "none" is for loopback addresses only.
+    auth: Literal["required", "none"] = "required"
+    # Region that `forklight env` prints; a region is a namespace of functions, named by the request's signature.
+    region: str = "us-east-1"
+    # Functions that may run at the same time on this host; above it calls are throttled (429).
+    concurrency: int = 1000
+    # How long a worker without work is kept.
+    idle_timeout_s: float = 300.0
+    # PEM files; both set: the HTTP and gRPC ports speak TLS.
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    # Of the platform's own log on stderr: debug, info, warning or error.
+    log_level: str = "info"
+    # "full": do not start on a host that cannot isolate functions in every respect.
+    require_isolation: Literal["any", "full"] = "any"
+    # How long SIGTERM waits for invocations that still run.
+    grace_period_s: float = 30.0
+    # Largest log segment; a log group keeps at most `log_segments` of them and drops the oldest.
+    log_segment_bytes: int = 8 * MIB
+    # Log segments kept for each log group.
+    log_segments: int = 2
+    # Log lines waiting for the disk, all groups together; above it new lines are dropped and counted.
+    log_queue_bytes: int = 16 * MIB
+    # How long code that no function uses any more stays on disk: longer than the longest invocation (900 s), because a
+    # worker of the deleted version may still be reading it.
+    code_retention_s: float = 960.0
+    # A front door that has not confirmed a change of a function after this time is disconnected; it then starts anew
+    # from the whole state, so no door answers from an old view.
+    door_ack_timeout_s: float = 5.0
+    # How long the supervisor may take to accept a function's definition.
+    define_timeout_s: float = 30.0
+    # How long making a function's snapshot may take (its module code runs in it) before it counts as failed.
+    snapshot_timeout_s: float = 150.0
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Unknown members are ignored, missing ones have their default. Raises KeyError without a state_dir."""
+        document: dict[str, Any] = json.loads(text)
+        known = {field.name for field in fields(cls)} - {"state_dir"}
+        chosen = {name: value for name, value in document.items() if name in known}
+        return replace(cls(state_dir=Path(document["state_dir"])), **chosen)
+
+    @property
+    def control_socket(self) -> Path:
+        """Unix socket of the control process, for the front doors."""
+        return self.state_dir / "run" / "control.sock"
+
+    @property
+    def database(self) -> Path:
+        return self.state_dir / "forklight.db"
+
+    @property
+    def credentials(self) -> Path:
+        """What `forklight env` reads; mode 0600."""
+        return self.state_dir / "credentials.json"
