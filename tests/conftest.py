@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +44,43 @@ def functions_dir() -> Path:
     return ROOT / "tests" / "functions"
 
 
+@contextmanager
+def fresh_state_dir() -> Iterator[Path]:
+    """A state directory whose parents everybody may enter, as the unprivileged doors must: pytest's own are mode 0700."""
+    top = Path(tempfile.mkdtemp(prefix="forklight-test-"))
+    top.chmod(0o755)
+    try:
+        yield top / "state"
+    finally:
+        shutil.rmtree(top)
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """One server for the whole session. A test that kills, restarts or configures it uses `start_server`."""
-    with Server.start(tmp_path_factory.mktemp("state")) as running:
+    with fresh_state_dir() as state_dir, Server.start(state_dir) as running:
         yield running
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def state_dir() -> Iterator[Path]:
+    with fresh_state_dir() as path:
+        yield path
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
     """Start a server of one's own: `start_server(*arguments, state_dir=None)`. Stopped when the test ends."""
-    started: list[Server] = []
+    with ExitStack() as cleanup:
 
-    def start(*arguments: str, state_dir: Path | None = None, **options: Any) -> Server:
-        running = Server.start(state_dir or tmp_path / f"state{len(started)}", *arguments, **options)
-        started.append(running)
-        return running
+        def start(*arguments: str, state_dir: Path | None = None, **options: Any) -> Server:
+            running = Server.start(
+                state_dir or cleanup.enter_context(fresh_state_dir()), *arguments, **options
+            )
+            cleanup.callback(running.stop)
+            return running
 
-    yield start
-    for running in reversed(started):
-        running.stop()
+        yield start
 
 
 @pytest.fixture

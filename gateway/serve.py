@@ -1,0 +1,218 @@
+"""`forklight serve`: the supervisor process. Prepares the host, starts control and doors, says when it is ready, stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+from pathlib import Path
+from typing import IO
+
+import uvloop
+
+from gateway.addresses import Address, claim
+from gateway.children import Child
+from gateway.privileges import service_ids
+from gateway.settings import Settings
+from gateway.telemetry import log_lines
+from sandbox.errors import SandboxError
+from sandbox.host import Host
+from sandbox.peers import DoorPeer
+from sandbox.supervisor import Supervisor
+
+log = logging.getLogger("forklight.serve")
+
+# Control copies the runtime layer at its very first start; everything else is ready in well under a second.
+READY_LIMIT_S = 60.0
+# What doors and control get to write out what they have after the grace period, before they are killed.
+LAST_WORDS_S = 2.0
+
+
+class StartError(Exception):
+    """One sentence for the operator; the command line prints it and exits 1."""
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT and return the exit status. Raises StartError when it cannot start."""
+    log_lines.set_up("supervisor", settings.log_level)
+    _raise_file_limit()
+    state_dir = Path(settings.state_dir)
+    with _open_state_dir(state_dir):
+        http, grpc = _claim(settings.http), _claim(settings.grpc)
+        uid, gid = service_ids() if os.geteuid() == 0 else (0, 0)
+        if uid:
+            _hand_over(state_dir, uid, gid)
+        try:
+            host = Host.prepare(state_dir / "sandboxes", state_dir)
+        except SandboxError as error:
+            raise StartError(f"this host cannot isolate functions: {error}") from error
+        try:
+            if settings.require_isolation == "full" and host.report.overall != "full":
+                raise StartError(f"--require-isolation=full: {host.report.summary_line()}")
+            log.info("isolation: %s", host.report.summary_line())
+            return uvloop.run(_Server(settings, host, http, grpc, uid, gid).run())
+        finally:
+            host.close()
+
+
+class _Server:
+    """The running whole: one supervisor, one control process, N doors."""
+
+    def __init__(
+        self, settings: Settings, host: Host, http: Address, grpc: Address, uid: int, gid: int
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._http, self._grpc = http, grpc
+        self._child_config: dict[str, object] = {
+            "settings": settings.as_json(),
+            "http": str(http),
+            "grpc": str(grpc),
+            "uid": uid,
+            "gid": gid,
+        }
+        self._doors: list[Child] = []
+        self._peers: dict[str, DoorPeer] = {}
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        supervisor = Supervisor(
+            self._host,
+            loop,
+            concurrency=self._settings.concurrency,
+            idle_timeout=self._settings.idle_timeout_s,
+        )
+        supervisor.start()
+        control_ready = asyncio.Event()
+        control = Child(
+            "control",
+            "control",
+            self._child_config,
+            loop,
+            lambda sock: supervisor.add_control(sock, control_ready.set, lambda: None),
+        )
+        try:
+            control.start()
+            if not await _first(stop, control_ready):
+                return 0 if stop.is_set() else _not_ready("control")
+            await self._start_doors(loop, supervisor, stop)
+            if not stop.is_set():
+                print(f"forklight ready http={self._http} grpc={self._grpc}", flush=True)
+            await stop.wait()
+            log.info("stopping: at most %.0f s for what runs", self._settings.grace_period_s)
+            await self._drain()
+        finally:
+            for child in (*self._doors, control):
+                child.terminate()
+            await _all_gone([*self._doors, control], LAST_WORDS_S)
+            await supervisor.stop()
+            for child in (*self._doors, control):
+                child.kill()
+        log.info("stopped")
+        return 0
+
+    async def _start_doors(
+        self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, stop: asyncio.Event
+    ) -> None:
+        for index in range(self._settings.doors):
+            ready = asyncio.Event()
+            name = f"door-{index}"
+
+            def attach(
+                sock: socket.socket, name: str = name, ready: asyncio.Event = ready
+            ) -> None:
+                self._peers[name] = supervisor.add_door(
+                    sock, lambda http, grpc: ready.set(), lambda: None
+                )
+
+            door = Child(name, "door", {**self._child_config, "index": index}, loop, attach)
+            self._doors.append(door)
+            door.start()
+            if not await _first(stop, ready):
+                if not stop.is_set():
+                    raise StartError(f"{name} was not ready within {READY_LIMIT_S:.0f} s")
+                return
+
+    async def _drain(self) -> None:
+        for door in self._doors:
+            door.expect_exit()
+            peer = self._peers.get(door.name)
+            if peer is not None:
+                peer.drain()
+        await _all_gone(self._doors, self._settings.grace_period_s)
+
+
+async def _first(stop: asyncio.Event, ready: asyncio.Event) -> bool:
+    """True when `ready` came before `stop` and before the limit."""
+    waits = [asyncio.ensure_future(event.wait()) for event in (stop, ready)]
+    await asyncio.wait(waits, timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    return ready.is_set() and not stop.is_set()
+
+
+async def _all_gone(children: list[Child], seconds: float) -> None:
+    waits = [asyncio.ensure_future(child.gone.wait()) for child in children]
+    if waits:
+        await asyncio.wait(waits, timeout=seconds)
+    for wait in waits:
+        wait.cancel()
+
+
+def _not_ready(name: str) -> int:
+    raise StartError(f"{name} was not ready within {READY_LIMIT_S:.0f} s")
+
+
+def _raise_file_limit() -> None:
+    """Each worker costs the supervisor about eight descriptors; the soft default of 1024 would stop at a hundred workers."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open_state_dir(state_dir: Path) -> IO[str]:
+    """Make the directory and take its lock, which goes with the process however that ends."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("run", "sandboxes"):
+            (state_dir / name).mkdir(mode=0o700, exist_ok=True)
+        lock = open(state_dir / "lock", "a+", encoding="ascii")
+    except OSError as error:
+        raise StartError(f"state directory {state_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StartError(f"state directory {state_dir} is in use by process {holder}") from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _hand_over(state_dir: Path, uid: int, gid: int) -> None:
+    """The state belongs to the unprivileged service id; only sandboxes/ stays root's."""
+    for path in [state_dir, *state_dir.iterdir()]:
+        if path.name not in ("sandboxes", "lock"):
+            os.chown(path, uid, gid, follow_symlinks=False)
+    for parent in state_dir.resolve().parents:
+        if not parent.stat().st_mode & 0o001:
+            raise StartError(
+                f"state directory {state_dir}: user {uid} cannot pass through {parent}; "
+                "choose a directory whose parents everybody may enter, such as /var/lib/forklight"
+            )
+
+
+def _claim(text: str) -> Address:
+    try:
+        return claim(Address.parse(text, 0))
+    except (OSError, ValueError) as error:
+        raise StartError(f"cannot listen on {text}: {error}") from error

@@ -1,0 +1,60 @@
+"""Deploys small functions from source text, as a test needs them."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+ROLE = "arn:aws:iam::123456789012:role/test"
+
+
+def zip_of(files: Mapping[str, str | bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@contextmanager
+def function(
+    client: Any,
+    source: str,
+    *,
+    name: str | None = None,
+    isolation: str = "reuse",
+    snapshot: str = "off",
+    network: str = "none",
+    files: Mapping[str, str | bytes] | None = None,
+    **configuration: Any,
+) -> Iterator[str]:
+    """A function whose module `index` is `source` and whose handler is `index.handler`; deleted at the end. Yields its name."""
+    name = name or f"t-{uuid.uuid4().hex[:12]}"
+    client.create_function(
+        FunctionName=name,
+        Role=ROLE,
+        Code={"ZipFile": zip_of({"index.py": source, **(files or {})})},
+        Tags={
+            "forklight:isolation": isolation,
+            "forklight:snapshot": snapshot,
+            "forklight:network": network,
+        },
+        **{"Runtime": "python3.11", "Handler": "index.handler", "Timeout": 10, **configuration},
+    )
+    try:
+        client.get_waiter("function_active_v2").wait(FunctionName=name)
+        yield name
+    finally:
+        client.delete_function(FunctionName=name)
+
+
+def invoke(client: Any, name: str, event: Any = None, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """The decoded answer and the whole response."""
+    response = client.invoke(FunctionName=name, Payload=json.dumps(event).encode(), **options)
+    body = response["Payload"].read()
+    return (json.loads(body) if body else None), response

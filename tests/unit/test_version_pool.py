@@ -1,0 +1,110 @@
+"""Who gets which worker, and how many are kept ahead: pure decisions, so plain values and a clock in hand."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from sandbox.limits import Limits
+from sandbox.spec import Spec
+from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, SnapshotState, VersionPool
+from sandbox.worker import Worker
+from sandbox.worker_state import WorkerState
+
+
+def spec(isolation: str = "reuse") -> Spec:
+    return Spec.from_message(
+        {
+            "key": "k",
+            "runtime": "python3.11",
+            "code": "/code",
+            "limits": {"memory_mb": 128, "tmp_mb": 512},
+            "network": "none",
+            "isolation": isolation,
+            "snapshot": "off",
+            "init": {},
+        }
+    )
+
+
+def worker(number: int, state: WorkerState, tenant: str | None = None) -> Worker:
+    return Worker(
+        worker_id=number, key="k", instance="0", born=0.0, shell=None, leaf=cast(Any, None),
+        channel_fd=-1, log_fd=-1, forked_at=0.0, state=state, tenant=tenant,
+    )
+
+
+def pool(isolation: str = "reuse") -> VersionPool:
+    return VersionPool(spec(isolation), SnapshotState.OFF)
+
+
+def test_the_last_returned_worker_is_taken_first() -> None:
+    p = pool()
+    p.idle = [worker(1, WorkerState.IDLE), worker(2, WorkerState.IDLE)]
+    taken = p.take_free(None)
+    assert taken is not None and taken.worker_id == 2
+
+
+def test_an_idle_worker_comes_before_a_spare_and_a_ready_spare_before_a_starting_one() -> None:
+    p = pool()
+    p.spares = [worker(1, WorkerState.STARTING), worker(2, WorkerState.SPARE)]
+    p.idle = [worker(3, WorkerState.IDLE)]
+    order = [w.worker_id for w in (p.take_free(None), p.take_free(None), p.take_free(None)) if w]
+    assert order == [3, 2, 1]
+    assert p.take_free(None) is None
+
+
+def test_a_tenant_never_gets_another_tenants_worker() -> None:
+    p = pool("tenant")
+    p.idle = [worker(1, WorkerState.IDLE, tenant="a")]
+    assert p.take_free("b") is None
+    taken = p.take_free("a")
+    assert taken is not None and taken.worker_id == 1
+
+
+def test_a_function_that_nobody_calls_keeps_no_spares() -> None:
+    p = pool("request")
+    assert p.spare_target(1000.0) == 0
+    p.lent(1000.0)
+    assert p.spare_target(1000.0) == MIN_CLEAN_SPARES
+    assert p.spare_target(1061.0) == 0
+
+
+def test_spares_follow_the_rate_of_calls_up_to_a_bound() -> None:
+    p = pool("request")
+    for step in range(2000):
+        p.lent(step * 0.01)
+    assert 90 < p.rate < 110
+    assert p.spare_target(20.0) == MIN_CLEAN_SPARES + 5
+    p.rate = 1e6
+    assert p.spare_target(20.0) == MAX_SPARES
+
+
+def test_spares_that_keep_failing_to_initialise_are_not_tried_again() -> None:
+    p = pool("request")
+    p.lent(0.0)
+    p.failed_spares = 3
+    assert p.spares_to_start(0.0) == 0
+
+
+def test_idle_workers_expire_one_by_one() -> None:
+    p = pool()
+    old, young = worker(1, WorkerState.IDLE), worker(2, WorkerState.IDLE)
+    old.since, young.since = 0.0, 250.0
+    p.idle = [old, young]
+    assert p.expired(301.0, idle_timeout=300.0) == [old]
+
+
+@pytest.mark.parametrize("member", ["isolation", "snapshot", "network"])
+def test_a_spec_with_an_unknown_word_is_refused_by_name(member: str) -> None:
+    message: dict[str, object] = {
+        "key": "k", "runtime": "python3.11", "code": "/code", "limits": {"memory_mb": 1, "tmp_mb": 1},
+        "network": "none", "isolation": "reuse", "snapshot": "off", "init": {}, member: "bogus",
+    }
+    with pytest.raises(ValueError, match=member):
+        Spec.from_message(message)
+
+
+def test_limits_are_carried_over() -> None:
+    assert spec().limits == Limits(memory_mb=128, tmp_mb=512, pids=1024)
