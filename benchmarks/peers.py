@@ -1,4 +1,4 @@
-"""The limits that warm figures are compared with: uvicorn with the handler inside, and a C front for a forked worker."""
+"""The limits of the warm path: uvicorn with the handler inside, and a C front for a forked worker."""
 
 from __future__ import annotations
 

@@ -1,0 +1,189 @@
+"""gRPC: server CPU per call beside a bare grpc.aio echo, driven by h2load.
+
+h2load is a C client; one in Python would cost more than either server.
+Server CPU is user + system time of every process of the server but the workers; the workers' is shown apart. Peers
+take turns within each round. Needs h2load (Debian: nghttp2-client).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import ours, peers
+from benchmarks.report import Figure, Options, main, median
+from gateway.rpc import invocations_pb2
+from tests.support.leaks import descendants
+from tests.support.server import Server
+
+METHOD = "/forklight.v1.Invocations/Invoke"
+BAR = 1.3
+TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
+# connections x streams of each
+SHAPES = ((1, 1), (8, 1), (4, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One h2load run: CPU in microseconds per call, latency p50-like mean in microseconds."""
+
+    calls: int
+    server_us: float
+    worker_us: float
+    rps: float
+    mean_us: float
+
+
+def frame(payload: bytes) -> bytes:
+    """One gRPC message: flag byte, length, protobuf."""
+    message = invocations_pb2.InvokeRequest(function="hello", payload=payload).SerializeToString()
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def cpu_us(pids: list[int]) -> float:
+    """User + system time of processes so far; those that have gone count nothing."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            fields = stat[stat.rindex(b")") + 2 :].split()
+            total += int(fields[11]) + int(fields[12])
+    return total * TICK_US
+
+
+def h2load(
+    port: int, data: Path, seconds: float, connections: int, streams: int, token: str
+) -> tuple[int, float, float]:
+    """(calls that succeeded, calls per second, mean latency in microseconds)."""
+    command = [
+        "h2load", "-c", str(connections), "-m", str(streams),
+        "-D", f"{seconds * 1000:.0f}ms", "--warm-up-time", "300ms",
+        "-d", str(data), "-H", "content-type: application/grpc", "-H", "te: trailers",
+        "-H", f"authorization: Bearer {token}", f"http://127.0.0.1:{port}{METHOD}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    requests = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
+    statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", done.stdout)
+    rate = re.search(r"([\d.]+) req/s", done.stdout)
+    latency = re.search(r"time for request: +\S+ +\S+ +([\d.]+)(us|ms|s)", done.stdout)
+    if not (requests and statuses and rate and latency) or int(requests[3]):
+        raise RuntimeError(f"h2load: {done.stdout[-2000:]}")
+    unit = {"us": 1.0, "ms": 1e3, "s": 1e6}[latency[2]]
+    return int(requests[1]), float(rate[1]), float(latency[1]) * unit
+
+
+def measured(
+    port: int,
+    data: Path,
+    seconds: float,
+    shape: tuple[int, int],
+    token: str,
+    pids: Callable[[], tuple[list[int], list[int]]],
+) -> Result:
+    """Run h2load and divide the CPU time it cost by the calls. `pids` gives (server, worker) processes."""
+    h2load(port, data, 0.3, *shape, token)  # starts the workers the shape needs
+    server, worker = pids()
+    before, before_worker = cpu_us(server), cpu_us(worker)
+    calls, rps, mean_us = h2load(port, data, seconds, *shape, token)
+    # The warm-up of h2load is not among its calls but is among the CPU time: count calls by time.
+    total = rps * (seconds + 0.3)
+    return Result(
+        calls, (cpu_us(server) - before) / total, (cpu_us(worker) - before_worker) / total, rps, mean_us
+    )
+
+
+@contextlib.contextmanager
+def echo() -> Iterator[tuple[int, int]]:
+    """The bare server: (port, pid)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.echo_server"], cwd=ours.ROOT, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline().split()[1]), process.pid
+    finally:
+        peers.stop(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def check_answer(server: Server) -> None:
+    """h2load does not look at a grpc-status: make sure once that the call it sends succeeds."""
+    import grpc
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary(
+            METHOD,
+            request_serializer=invocations_pb2.InvokeRequest.SerializeToString,
+            response_deserializer=invocations_pb2.InvokeResponse.FromString,
+        )
+        answer = call(
+            invocations_pb2.InvokeRequest(function="hello", payload=ours.BODY),
+            metadata=[("authorization", f"Bearer {server.token}")], timeout=30,
+        )  # fmt: skip
+    if b"hello bench" not in answer.payload:
+        raise RuntimeError(f"unexpected answer {answer}")
+
+
+def processes(server: Server) -> tuple[list[int], list[int]]:
+    worker = ours.workers(server)
+    return [server.pid, *(pid for pid in descendants(server.pid) if pid not in worker)], worker
+
+
+def run(options: Options) -> list[Figure]:
+    if shutil.which("h2load") is None:
+        raise RuntimeError("h2load is missing: sudo apt-get install nghttp2-client")
+    figures = []
+    with ours.serving() as server, echo() as (echo_port, echo_pid), tempfile.NamedTemporaryFile() as file:
+        file.write(frame(ours.BODY))
+        file.flush()
+        data = Path(file.name)
+        ours.deploy(server, "hello")
+        check_answer(server)
+        for shape in SHAPES[: 1 if options.quick else None]:
+            mine, theirs = [], []
+            for _ in range(options.rounds):
+                mine.append(
+                    measured(
+                        ours.port_of(server.grpc),
+                        data,
+                        options.seconds,
+                        shape,
+                        server.token,
+                        lambda: processes(server),
+                    )
+                )
+                theirs.append(
+                    measured(echo_port, data, options.seconds, shape, "-", lambda: ([echo_pid], []))
+                )
+            name = f"{shape[0]} connection{'s' * (shape[0] > 1)} x {shape[1]}"
+            cpu, limit = median([r.server_us for r in mine]), median([r.server_us for r in theirs])
+            worker = median([r.worker_us for r in mine])
+            figures += [
+                Figure(
+                    f"gRPC server CPU per call, {name}", cpu, "us", "grpc.aio echo", limit, BAR,
+                    note=f"workers {worker:.1f} us more",
+                ),
+                Figure(
+                    f"gRPC calls per second, {name}", median([r.rps for r in mine]), "/s",
+                    "grpc.aio echo", median([r.rps for r in theirs]),
+                ),
+                Figure(
+                    f"gRPC mean latency, {name}", median([r.mean_us for r in mine]), "us",
+                    "grpc.aio echo", median([r.mean_us for r in theirs]),
+                ),
+            ]  # fmt: skip
+    return figures
+
+
+if __name__ == "__main__":
+    main(run, __doc__)

@@ -1,0 +1,104 @@
+"""Forklight as the benchmarks use it: one server with a temporary state folder, functions deployed with boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.client import ask
+from benchmarks.signing import Signer
+from tests.support.leaks import descendants
+from tests.support.server import Server
+
+ROOT = Path(__file__).resolve().parent.parent
+HELLO = ROOT / "tests" / "functions" / "hello"
+BODY = b'{"name": "bench"}'
+# 1,769 MB is one vCPU, so that the limit of CPU time is not what a benchmark measures.
+MEMORY_MB = 3538
+RUNTIME = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """A server with a temporary state folder, stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="forklight-bench-") as folder:
+        os.chmod(folder, 0o755)
+        with Server.start(Path(folder) / "state", *arguments) as server:
+            yield server
+
+
+def zip_of(folder: Path) -> bytes:
+    """A deployment package of a folder's files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def deploy(
+    server: Server,
+    name: str,
+    package: Path | bytes = HELLO,
+    isolation: str = "reuse",
+    snapshot: str = "off",
+    memory_mb: int = MEMORY_MB,
+    timeout_s: int = 30,
+) -> None:
+    """Create a function of the running Python's version and wait until it can be invoked."""
+    client = server.client()
+    try:
+        client.create_function(
+            FunctionName=name, Runtime=RUNTIME, Handler="index.handler", MemorySize=memory_mb, Timeout=timeout_s,
+            Role="arn:aws:iam::000000000000:role/bench",
+            Code={"ZipFile": package if isinstance(package, bytes) else zip_of(package)},
+            Tags={"forklight:isolation": isolation, "forklight:snapshot": snapshot},
+        )  # fmt: skip
+        client.get_waiter("function_active_v2").wait(FunctionName=name)
+    finally:
+        client.close()
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def signer(server: Server) -> Signer:
+    return Signer(server.http, server.access_key, server.secret_key, server.region)
+
+
+def invoke_once(server: Server, name: str, body: bytes = BODY) -> bytes:
+    """Invoke and insist on a plain success; the payload."""
+    status, headers, answer = ask(port_of(server.http), signer(server).invoke(name, body))
+    if status != 200 or "x-amz-function-error" in headers:
+        raise RuntimeError(f"invoke {name}: {status} {headers} {answer[:500]!r}")
+    return answer
+
+
+def nested_pids(pid: int) -> list[int]:
+    """The ids of a process in every pid namespace it is in, outermost first; [] when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return [int(part) for part in line.split()[1:]]
+    return []
+
+
+def is_python(pid: int) -> bool:
+    """Workers and zygotes are forks of an interpreter; a sandbox's pid 1 is a small static program."""
+    with contextlib.suppress(OSError):
+        return b"start.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def workers(server: Server) -> list[int]:
+    """Host pids of the workers (and function zygotes): interpreters inside a pid namespace of their own."""
+    outside = len(nested_pids(server.pid))
+    return [pid for pid in descendants(server.pid) if len(nested_pids(pid)) > outside and is_python(pid)]
