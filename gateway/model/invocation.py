@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from gateway.model.errors import ApiError
+
+MISSING_TENANT = "The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again."
 MAX_REQUEST_BYTES = 6 * 1024 * 1024 + 100  # synchronous event; Lambda's own hard cap: 6291556
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 + 100
 LOG_TAIL_BYTES = 4096
@@ -52,6 +55,12 @@ class FunctionView:
             state_reason=item.get("state_reason") or "",
             max_concurrency=item.get("max_concurrency"),
         )
+
+
+def check_tenant(view: FunctionView, tenant_id: str | None) -> None:
+    """Raises ApiError when a function whose workers are bound to tenants is called without a tenant id."""
+    if view.isolation == "tenant" and not tenant_id:
+        raise ApiError("InvalidParameterValueException", MISSING_TENANT)
 
 
 class ResultKind(Enum):
@@ -110,3 +119,6 @@ class Invocation:
     deadline_s: float | None = (
         None  # the caller's own limit, seconds from now; the function's timeout also applies
     )
+    # the dispatcher's own bookkeeping
+    holder: object = field(default=None, init=False, repr=False)  # who has it now; None: nobody, or done
+    admitted_ns: int = field(default=0, init=False, repr=False)  # steady clock

@@ -1,0 +1,701 @@
+"""Runs invocations: finds or borrows a worker, sends the event, waits, accounts.  Everything happens on one loop.
+
+The warm path is synchronous from `invoke` to the write on the worker's channel, and again from the worker's answer
+to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  One ticker serves every limit:
+it runs only while this door has workers or waiting invocations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from gateway.dispatch import outcomes
+from gateway.dispatch.directory import Directory
+from gateway.dispatch.lent_worker import Worker
+from gateway.dispatch.log_shipper import LogShipper, log_tail
+from gateway.dispatch.metrics import DoorMetrics
+from gateway.dispatch.report_lines import Report, init_start_line
+from gateway.dispatch.worker_pool import PATIENCE_NS, Lend, WorkerPool
+from gateway.model.invocation import (
+    MISSING_TENANT,
+    Invocation,
+    Receipt,
+    Result,
+    ResultKind,
+)
+from sandbox.client import Denied, LentWorker
+
+log = logging.getLogger("forklight.dispatch")
+
+TICK_NS = 50_000_000
+INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
+IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
+DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
+QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
+QUEUE_LENGTH = 10_000  # waiting invocations of one pool
+FLUSH_TICKS = 4  # logs are shipped every so many ticks
+UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
+GONE = "The supervisor of this host is gone. The invocation may or may not have run."
+_steady = time.monotonic_ns
+
+
+class Supervisor(Protocol):
+    """What the dispatcher needs of sandbox.client.SupervisorClient."""
+
+    @property
+    def lost(self) -> bool: ...
+
+    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int: ...
+
+    def cancel(self, lend_id: int) -> None: ...
+
+    def give_back(self, worker_id: int) -> None: ...
+
+    def release(self, worker_id: int) -> None: ...
+
+    def kill(self, worker_id: int, why: str) -> None: ...
+
+
+class Dispatcher:
+    """One per door.  Also the SupervisorEvents of its client: died, recall, drain, lost."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        directory: Directory,
+        ship_logs: Callable[[bytes], bool] = lambda body: True,
+        init_limit_s: float = INIT_LIMIT_S,
+    ) -> None:
+        self.loop = loop
+        self.directory = directory
+        self.metrics = DoorMetrics()
+        self.shipper = LogShipper(ship_logs)
+        self.init_limit_ns = int(init_limit_s * 1e9)
+        self.on_drain: Callable[[], None] = lambda: None
+        self._supervisor: Supervisor | None = None
+        self._pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
+        self._workers: dict[int, Worker] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self._second = 0
+        directory.on_key_gone = self.retire
+
+    def attach(self, supervisor: Supervisor) -> None:
+        """Whom to borrow workers from."""
+        self._supervisor = supervisor
+
+    # ---- the warm path -------------------------------------------------------------------------------------
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Run it; ``invocation.on_done`` is called exactly once, perhaps before this returns."""
+        view = invocation.view
+        pool_key: object = view.key
+        if view.isolation == "tenant":
+            if not invocation.tenant_id:
+                self._refuse(invocation, ResultKind.UNAVAILABLE, MISSING_TENANT)
+                return
+            pool_key = (view.key, invocation.tenant_id)
+        pool = self._pools.get(pool_key)
+        if pool is None:
+            pool = self._add_pool(pool_key, invocation)
+        now = _steady()
+        invocation.admitted_ns = now
+        idle = pool.idle
+        while idle:
+            worker = idle.pop()
+            if worker.start(invocation, now):
+                pool.busy += 1
+                return
+            self._drop(worker, "release")
+        self._queue(pool, invocation, now)
+
+    def answered(
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        failed: bool,
+        payload: bytes,
+        handler_ns: int,
+        cpu_ns: int,
+        peak_kib: int,
+    ) -> None:
+        """A whole answer with the right nonce came from this worker."""
+        now = _steady()
+        duration = now - worker.started_ns
+        pool = worker.pool
+        cold = worker.cold
+        billed_ms = (duration + 999_999) // 1_000_000
+        kind = ResultKind.OK
+        error_message = ""
+        if failed:
+            kind, error_message = _classify(payload)
+        receipt = Receipt(
+            (worker.started_ns - invocation.admitted_ns) // 1000,
+            worker.fork_us if cold else 0,
+            worker.init_us if cold and worker.kind == "fork" else 0,
+            worker.init_us if cold else 0,
+            (handler_ns if handler_ns < duration else duration) // 1000,
+            billed_ms,
+            cpu_ns,
+            peak_kib,
+            cold,
+        )
+        pipe = worker.log
+        pipe.drain()
+        tail = None
+        if (
+            pipe.chunks
+            or cold
+            or invocation.want_log_tail
+            or worker.started_logged
+            or self.shipper.room_for_quiet()
+        ):
+            tail = self._log(
+                worker, invocation, duration, billed_ms, peak_kib, "error" if failed else "success"
+            )
+        else:
+            self.shipper.left_out(worker.stream)
+        pool.stats.ran(kind, duration, billed_ms)
+        if cold:
+            worker.cold = False
+            pool.stats.cold += 1
+        else:
+            pool.note_service(duration)
+        invocation.holder = None
+        worker.invocation = None
+        # The worker goes to whoever waits before the answer goes out: it can work while we write.
+        if pool.one_shot or worker.doomed or pool.retired:
+            pool.busy -= 1
+            self._drop(worker, "release")
+            if pool.waiting:
+                self._ask(pool, now)
+        elif pool.waiting:
+            pool.busy -= 1
+            self._hand_over(pool, worker, now)
+        else:
+            pool.busy -= 1
+            worker.idle_since = now
+            pool.idle.append(worker)
+        invocation.on_done(Result(kind, payload, error_message, pool.view.version, tail, receipt))
+
+    # ---- waiting for a worker ------------------------------------------------------------------------------
+
+    def _add_pool(self, pool_key: object, invocation: Invocation) -> WorkerPool:
+        view = invocation.view
+        tenant = invocation.tenant_id if view.isolation == "tenant" else None
+        pool = WorkerPool(view, tenant, self.metrics.function(view.region, view.name))
+        self._pools[pool_key] = pool
+        return pool
+
+    def _queue(self, pool: WorkerPool, invocation: Invocation, now: int) -> None:
+        if self._supervisor is None or self._supervisor.lost:
+            self._refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
+            return
+        if len(pool.waiting) >= QUEUE_LENGTH:
+            self._refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
+            return
+        invocation.holder = pool
+        pool.waiting.append(invocation)
+        if invocation.deadline_s is not None:
+            self.wake_at(now + int(invocation.deadline_s * 1e9), now)
+        self._ask(pool, now)
+        self._start_ticker()
+
+    def _ask(self, pool: WorkerPool, now: int) -> None:
+        """Borrow as many workers as the queue justifies."""
+        supervisor = self._supervisor
+        wanted = pool.lends_wanted(now)
+        if supervisor is None:
+            return
+        for _ in range(wanted):
+            lend = Lend(pool)
+            pool.lends.append(lend)
+            lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
+        if len(pool.waiting) > len(pool.lends) and not pool.patience_armed:
+            pool.patience_armed = True
+            wait_ns = max(0, pool.waiting[0].admitted_ns + PATIENCE_NS - now)
+            self.loop.call_later(wait_ns / 1e9 + 0.0005, self._patience_over, pool)
+
+    def _patience_over(self, pool: WorkerPool) -> None:
+        pool.patience_armed = False
+        if pool.waiting:
+            self._ask(pool, _steady())
+
+    def _on_lent(self, lend: Lend, answer: LentWorker | Denied) -> None:
+        pool = lend.pool
+        pool.lends.remove(lend)
+        now = _steady()
+        if isinstance(answer, Denied):
+            self._denied(pool, answer, now)
+            return
+        worker = Worker(self, pool, answer, now)
+        self._workers[worker.id] = worker
+        pool.workers += 1
+        if worker.cold:
+            self.shipper.line(
+                worker.stream,
+                time.time_ns() // 1_000_000,
+                init_start_line(pool.view.runtime, pool.view.region),
+            )
+        self._hand_over(pool, worker, now)
+        self._start_ticker()
+
+    def _hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
+        """A free worker: to the oldest waiting invocation, or to rest."""
+        while pool.waiting:
+            invocation = pool.waiting.popleft()
+            if worker.start(invocation, now):
+                pool.busy += 1
+                return
+            pool.waiting.appendleft(invocation)
+            invocation.holder = pool
+            self._drop(worker, "release")
+            self._ask(pool, now)
+            return
+        if pool.retired:
+            self._drop(worker, "release")
+            return
+        worker.idle_since = now
+        # One that has not served yet goes to the cold end: the others are warmer.
+        pool.idle.insert(0, worker)
+
+    def _denied(self, pool: WorkerPool, denied: Denied, now: int) -> None:
+        if denied.why == "concurrency":
+            # Whoever is served by a worker that comes free is not refused; the newest has waited least.
+            if len(pool.waiting) > len(pool.lends):
+                self._refuse(pool.waiting.pop(), ResultKind.THROTTLED, _throttle_reason(pool))
+        elif pool.waiting:
+            invocation = pool.waiting.popleft()
+            if denied.why == "unknown" and self._try_newer(invocation):
+                pass
+            elif denied.why == "init_failed":
+                self._init_denied(pool, invocation, denied)
+            else:
+                self._refuse(invocation, ResultKind.UNAVAILABLE, denied.detail or UNSENT)
+        self._ask(pool, now)
+
+    def _try_newer(self, invocation: Invocation) -> bool:
+        """The function was changed between its look-up and the lend: run what it is now, once."""
+        view = invocation.view
+        newer = self.directory.get(view.region, view.name)
+        if newer is None or newer.key == view.key or newer.state != "Active":
+            return False
+        invocation.view = newer
+        invocation.holder = None
+        self.invoke(invocation)
+        return True
+
+    def _init_denied(self, pool: WorkerPool, invocation: Invocation, denied: Denied) -> None:
+        """The function's zygote could not run the module code: every invocation gets that error."""
+        error = denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
+        pool.stats.refused(ResultKind.FUNCTION_ERROR)
+        invocation.holder = None
+        payload = outcomes.dump(error)
+        invocation.on_done(
+            Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
+        )
+
+    def _refuse(self, invocation: Invocation, kind: ResultKind, message: str) -> None:
+        invocation.holder = None
+        view = invocation.view
+        self.metrics.function(view.region, view.name).refused(kind)
+        invocation.on_done(Result(kind, b"", message, view.version))
+
+    # ---- what a worker does besides answering --------------------------------------------------------------
+
+    def became_ready(self, worker: Worker) -> None:
+        """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled)."""
+        inited = getattr(self._supervisor, "inited", None)
+        if inited is not None:
+            inited(worker.id)
+
+    def start_failed(self, worker: Worker, invocation: Invocation) -> None:
+        """It died between READY and the event: nothing ran, so another one gets it."""
+        pool = worker.pool
+        pool.busy -= 1
+        self._drop(worker, "release")
+        invocation.holder = pool
+        pool.waiting.appendleft(invocation)
+        self._ask(pool, _steady())
+
+    def init_failed(self, worker: Worker, error: bytes) -> None:
+        """The function's module code failed; the worker is good for nothing more."""
+        worker.doomed = True
+        invocation = worker.invocation
+        if invocation is None:
+            self._drop(worker, "release")
+            return
+        # The document names no request: on Lambda, too, it is the init that failed.
+        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", "Runtime.InitError")
+        self._drop(worker, "release")
+        self._ask(worker.pool, _steady())
+
+    def setup_failed(self, worker: Worker, detail: bytes) -> None:
+        """Our own code inside the sandbox failed before the function's."""
+        log.error("worker %d of %s: setup failed: %s", worker.id, worker.pool.key, detail[:500])
+        self._lose(worker, "release", UNSENT)
+
+    def protocol_error(self, worker: Worker, fault: str) -> None:
+        """It broke the channel's rules: its function's code wrote to the channel, or our guest is broken."""
+        log.warning("worker %d of %s: %s on its channel", worker.id, worker.pool.key, fault)
+        invocation = worker.invocation
+        pool = worker.pool
+        if invocation is not None:
+            if fault == "too large":
+                error_type, payload = "Function.ResponseSizeTooLarge", outcomes.RESPONSE_TOO_LARGE
+            else:
+                error_type, payload = outcomes.worker_died(invocation.request_id, None)
+            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+        self._drop(worker, "kill", "protocol")
+        self._ask(pool, _steady())
+
+    def channel_ended(self, worker: Worker) -> None:
+        """End of file: it died, or it closed its end.  The supervisor will say how, if it died."""
+        if worker.invocation is None:
+            self._drop(worker, "release")
+            return
+        worker.stop_reading()
+        worker.doomed = True
+        worker.dead_since = _steady()
+
+    def died(self, worker_id: int, outcome: dict[str, Any]) -> None:
+        """The supervisor reaped a worker that we have."""
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return
+        worker.doomed = True
+        # It may have answered before it died, or been told to die: what is in the channel counts.
+        # (A bound, not a loop until the end: a child of its own may hold the channel open a moment longer.)
+        for _ in range(4):
+            if worker.invocation is None or worker.dead_since or worker.fd < 0:
+                break
+            worker.on_readable()
+        invocation = worker.invocation
+        if invocation is not None:
+            error_type, payload = outcomes.worker_died(invocation.request_id, outcome)
+            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+        if worker_id in self._workers:
+            self._drop(worker, "gone")
+        self._ask(worker.pool, _steady())
+
+    # ---- ends ----------------------------------------------------------------------------------------------
+
+    def cancel(self, invocation: Invocation) -> None:
+        """The caller hung up.  Its worker, if it has one, is killed: the function's code must not run on unseen."""
+        holder = invocation.holder
+        if isinstance(holder, WorkerPool):
+            holder.waiting.remove(invocation)
+            self._refuse(invocation, ResultKind.CANCELLED, "cancelled by the caller")
+            self._cancel_surplus(holder)
+        elif isinstance(holder, Worker) and holder.invocation is invocation:
+            self._end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
+            self._drop(holder, "kill", "cancelled")
+            self._ask(holder.pool, _steady())
+
+    def _cancel_surplus(self, pool: WorkerPool) -> None:
+        while len(pool.lends) > len(pool.waiting) and self._supervisor is not None:
+            self._supervisor.cancel(pool.lends.pop().id)
+
+    def _timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
+        """At the deadline: answer first, then have it killed."""
+        if not worker.ready:
+            seconds = self.init_limit_ns / 1e9
+        else:
+            seconds = worker.timeout_ns / 1e9
+        caller = invocation.deadline_s is not None and (
+            not worker.ready or now - worker.started_ns < worker.timeout_ns
+        )
+        worker.pool.stats.timeouts += 1
+        if caller and now - invocation.admitted_ns >= int((invocation.deadline_s or 0) * 1e9):
+            self._end(worker, invocation, ResultKind.DEADLINE, b"", "timeout", "")
+        else:
+            payload = outcomes.timed_out(invocation.request_id, seconds)
+            note = outcomes.timed_out_text(seconds)
+            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
+        self._drop(worker, "kill", "timeout")
+        self._ask(worker.pool, now)
+
+    def _lose(self, worker: Worker, how: str, message: str) -> None:
+        """The platform's fault: nothing of the function ran."""
+        invocation = worker.invocation
+        pool = worker.pool
+        if invocation is not None:
+            worker.invocation = None
+            pool.busy -= 1
+            self._refuse(invocation, ResultKind.UNAVAILABLE, message)
+        self._drop(worker, how)
+        self._ask(pool, _steady())
+
+    def _end(
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        kind: ResultKind,
+        payload: bytes,
+        status: str,
+        error_type: str,
+        note: str = "",
+    ) -> None:
+        """An invocation ends without an answer of the worker's own.  The caller drops the worker."""
+        now = _steady()
+        duration = now - worker.started_ns
+        billed_ms = (duration + 999_999) // 1_000_000
+        pool = worker.pool
+        worker.log.drain()
+        tail = self._log(worker, invocation, duration, billed_ms, 0, status, error_type, note)
+        pool.stats.ran(kind, duration, billed_ms)
+        if worker.cold:
+            pool.stats.cold += 1
+        worker.invocation = None
+        invocation.holder = None
+        pool.busy -= 1
+        worker.doomed = True
+        receipt = Receipt(
+            queue_us=(worker.started_ns - invocation.admitted_ns) // 1000,
+            fork_us=worker.fork_us if worker.cold else 0,
+            init_us=worker.init_us if worker.cold else 0,
+            handler_us=duration // 1000,
+            billed_ms=billed_ms,
+            cold=worker.cold,
+        )
+        invocation.on_done(Result(kind, payload, "", pool.view.version, tail, receipt))
+
+    def _drop(self, worker: Worker, how: str, why: str = "") -> None:
+        """Part with a worker: how = "give_back" (healthy), "release" (used up), "kill" or "gone" (dead already)."""
+        if self._workers.pop(worker.id, None) is None:
+            return
+        pool = worker.pool
+        pool.workers -= 1
+        if worker in pool.idle:
+            pool.idle.remove(worker)
+        worker.log.drain()
+        if worker.log.chunks:
+            self.shipper.add(worker.stream, None, None, worker.log.take(), 0)
+        worker.close()
+        supervisor = self._supervisor
+        if supervisor is None or how == "gone":
+            return
+        if how == "give_back":
+            supervisor.give_back(worker.id)
+        elif how == "kill":
+            supervisor.kill(worker.id, why)
+        else:
+            supervisor.release(worker.id)
+
+    # ---- the supervisor's wishes ---------------------------------------------------------------------------
+
+    def recall(self, key: str, count: int) -> None:
+        """Give back up to ``count`` idle workers of a key, the coldest first."""
+        for pool in list(self._pools.values()):
+            if pool.key != key:
+                continue
+            while count > 0 and pool.idle:
+                self._drop(pool.idle[0], "give_back" if pool.idle[0].ready else "release")
+                count -= 1
+
+    def drain(self) -> None:
+        """Stop accepting; the door's server does that."""
+        self.on_drain()
+
+    def lost(self) -> None:
+        """The supervisor is gone, and its workers die with it."""
+        for pool in list(self._pools.values()):
+            pool.lends.clear()
+            while pool.waiting:
+                self._refuse(pool.waiting.popleft(), ResultKind.UNAVAILABLE, UNSENT)
+        for worker in list(self._workers.values()):
+            invocation = worker.invocation
+            if invocation is not None:
+                worker.invocation = None
+                worker.pool.busy -= 1
+                self._refuse(invocation, ResultKind.UNAVAILABLE, GONE)
+            self._drop(worker, "gone")
+        self.shipper.flush()
+
+    def retire(self, key: str) -> None:
+        """No function bears this key any more: keep none of its workers longer than their invocation."""
+        for pool_key, pool in list(self._pools.items()):
+            if pool.key == key:
+                pool.retired = True
+                del self._pools[pool_key]
+                for worker in list(pool.idle):
+                    self._drop(worker, "release")
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    @property
+    def unfinished(self) -> int:
+        """Invocations that run or wait."""
+        waiting = sum(len(pool.waiting) for pool in self._pools.values())
+        return waiting + sum(worker.invocation is not None for worker in self._workers.values())
+
+    def give_back_all(self) -> None:
+        """Before the door exits."""
+        for worker in list(self._workers.values()):
+            if worker.invocation is None:
+                self._drop(worker, "give_back" if worker.ready else "release")
+
+    def wake_at(self, when_ns: int, now: int) -> None:
+        """A limit nearer than the next tick needs its own timer."""
+        if when_ns - now < 2 * TICK_NS:
+            self.loop.call_later(max(0, when_ns - now) / 1e9 + 0.0005, self._check_limits, False)
+
+    def _start_ticker(self) -> None:
+        if self._ticker is None:
+            self._ticker = self.loop.call_later(TICK_NS / 1e9, self._tick)
+
+    def _tick(self) -> None:
+        self._ticker = None
+        now = _steady()
+        self._ticks += 1
+        if now // 1_000_000_000 != self._second:
+            self._second = now // 1_000_000_000
+            self.shipper.new_second()
+        earliest = self._check_limits(True)
+        if self._ticks % FLUSH_TICKS == 0:
+            self._ship_running()
+            self.shipper.flush()
+        for pool_key, pool in list(self._pools.items()):
+            if pool.empty():
+                del self._pools[pool_key]
+        if self._workers or self._pools:
+            wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
+            self._ticker = self.loop.call_later(wait / 1e9, self._tick)
+        else:
+            self.shipper.flush()
+
+    def _check_limits(self, housekeeping: bool) -> int:
+        """Enforce every limit that has passed; when the next one passes (steady ns)."""
+        now = _steady()
+        earliest = now + TICK_NS
+        for worker in list(self._workers.values()):
+            invocation = worker.invocation
+            if invocation is not None:
+                if worker.dead_since:
+                    if now - worker.dead_since > DEATH_NOTICE_NS:
+                        error_type, payload = outcomes.worker_died(invocation.request_id, None)
+                        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+                        self._drop(worker, "kill", "protocol")
+                elif now >= worker.deadline_ns or (not worker.ready and now >= worker.init_deadline_ns):
+                    self._timed_out(worker, invocation, now)
+                elif worker.deadline_ns < earliest:
+                    earliest = worker.deadline_ns
+            elif now - worker.idle_since > IDLE_RETURN_NS and housekeeping:
+                if worker.ready:
+                    self._drop(worker, "give_back")
+                elif now >= worker.init_deadline_ns:
+                    self._drop(worker, "kill", "timeout")
+            if housekeeping:
+                worker.log.tick(now / 1e9)
+        for pool in self._pools.values():
+            if pool.waiting:
+                self._check_waiting(pool, now)
+        return earliest
+
+    def _check_waiting(self, pool: WorkerPool, now: int) -> None:
+        late = [
+            invocation
+            for invocation in pool.waiting
+            if now - invocation.admitted_ns >= QUEUE_LIMIT_NS
+            or (
+                invocation.deadline_s is not None
+                and now - invocation.admitted_ns >= invocation.deadline_s * 1e9
+            )
+        ]
+        for invocation in late:
+            pool.waiting.remove(invocation)
+            if now - invocation.admitted_ns >= QUEUE_LIMIT_NS:
+                self._refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
+            else:
+                self._refuse(
+                    invocation, ResultKind.DEADLINE, "the caller's deadline passed before a worker was free"
+                )
+        if late:
+            self._cancel_surplus(pool)
+
+    # ---- logs ----------------------------------------------------------------------------------------------
+
+    def _report(self, worker: Worker, invocation: Invocation) -> Report:
+        started_ms = worker.started_ms or time.time_ns() // 1_000_000
+        return Report(
+            invocation.request_id,
+            worker.pool.view.version,
+            started_ms,
+            started_ms,
+            0,
+            0,
+            worker.pool.view.memory_mb,
+            0,
+            None,
+            "",
+        )
+
+    def _log(
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        duration_ns: int,
+        billed_ms: int,
+        peak_kib: int,
+        status: str,
+        error_type: str = "",
+        note: str = "",
+    ) -> bytes | None:
+        """Note the end of an invocation for the log; its tail when that is wanted."""
+        report = self._report(worker, invocation)
+        report.ended_ms = report.started_ms + duration_ns // 1_000_000
+        report.duration_ns = duration_ns
+        report.billed_ms = billed_ms
+        report.peak_kib = peak_kib
+        report.init_us = worker.init_us if worker.cold else None
+        report.status = status
+        report.error_type = error_type
+        report.note = note
+        pipe = worker.log
+        chunks = pipe.take()
+        start = None if worker.started_logged else report
+        self.shipper.add(worker.stream, start, report, chunks, pipe.dropped)
+        tail = None
+        if invocation.want_log_tail:
+            output = pipe.tail + b"".join([chunk for _, chunk in chunks])
+            tail = log_tail(report, output, worker.pool.view.log_format == "JSON")
+        pipe.dropped = 0
+        pipe.tail = b""
+        worker.started_logged = False
+        return tail
+
+    def _ship_running(self) -> None:
+        """Output of invocations that still run goes out as it comes."""
+        for worker in self._workers.values():
+            chunks = worker.log.chunks
+            if not chunks:
+                continue
+            invocation = worker.invocation
+            chunks = worker.log.take()
+            if invocation is None or not worker.sent:
+                self.shipper.add(worker.stream, None, None, chunks, 0)
+                continue
+            start = None if worker.started_logged else self._report(worker, invocation)
+            worker.started_logged = True
+            worker.log.tail = (worker.log.tail + b"".join([chunk for _, chunk in chunks]))[-4096:]
+            self.shipper.add(worker.stream, start, None, chunks, 0)
+
+
+def _throttle_reason(pool: WorkerPool) -> str:
+    if pool.view.max_concurrency is not None:
+        return "ReservedFunctionConcurrentInvocationLimitExceeded"
+    return "ConcurrentInvocationLimitExceeded"
+
+
+def _classify(payload: bytes) -> tuple[ResultKind, str]:
+    """A function's error, or the guest saying that the event was not JSON (then the handler did not run)."""
+    if b'"Runtime.UnmarshalError"' in payload:
+        message = outcomes.unmarshal_message(payload)
+        if message is not None:
+            return ResultKind.BAD_EVENT, message
+    return ResultKind.FUNCTION_ERROR, ""

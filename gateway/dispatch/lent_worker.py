@@ -1,0 +1,349 @@
+"""A worker that is this door's for now: its channel, its log pipe, and the invocation it runs.
+
+The hot path of the whole product is `start` (one write) and `on_readable` (one read, one callback).  Nothing in
+here waits, makes a task or a future, or looks into a payload.  Bytes from a worker are hostile until the header
+was checked: kind, length and nonce; anything unexpected ends the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from gateway.dispatch.log_pipe import LogPipe
+from gateway.dispatch.log_shipper import LogStream
+from gateway.dispatch.worker_pool import PIPELINE_INIT_US, WorkerPool
+from gateway.model.invocation import Invocation
+from sandbox.channel import (
+    ANSWER_HEAD,
+    ANSWER_HEAD_BYTES,
+    ERROR,
+    HEADER,
+    HEADER_BYTES,
+    INIT_FAILED,
+    MAX_BODY,
+    MAX_PAYLOAD,
+    MEASURES_BYTES,
+    NO_NONCE,
+    READY,
+    RESULT,
+    SETUP_FAILED,
+    invoke_head,
+    invoke_meta,
+)
+
+if TYPE_CHECKING:
+    from gateway.dispatch.dispatcher import Dispatcher
+    from sandbox.client import LentWorker
+
+READ_BYTES = 65536
+JOIN_BELOW = (
+    32768  # a smaller event is copied behind its header: cheaper than a second buffer in the kernel call
+)
+_steady = time.monotonic_ns
+_read = os.read
+_write = os.write
+_unpack_answer = ANSWER_HEAD.unpack_from
+
+
+class Worker:
+    """Owns both fds until `close`.  At most one invocation at a time."""
+
+    __slots__ = (
+        "_buffer",
+        "_dispatcher",
+        "_filled",
+        "_large",
+        "_outgoing",
+        "cold",
+        "dead_since",
+        "deadline_ns",
+        "doomed",
+        "fd",
+        "fork_us",
+        "id",
+        "idle_since",
+        "init_deadline_ns",
+        "init_us",
+        "invocation",
+        "kind",
+        "log",
+        "pool",
+        "ready",
+        "sent",
+        "started_logged",
+        "started_ms",
+        "started_ns",
+        "stream",
+        "timeout_ns",
+    )
+
+    def __init__(self, dispatcher: Dispatcher, pool: WorkerPool, lent: LentWorker, now: int) -> None:
+        self._dispatcher = dispatcher
+        self.pool = pool
+        # as lent
+        self.id = lent.worker_id
+        self.kind = lent.kind
+        self.fd = lent.channel_fd
+        self.init_us = lent.init_us
+        self.fork_us = lent.fork_us
+        os.set_blocking(self.fd, False)
+        version = pool.view.version
+        day = time.strftime("%Y/%m/%d", time.gmtime(lent.born))
+        self.stream = LogStream(pool.view, f"{day}/[{version}]{lent.instance}")
+        self.log = LogPipe(lent.log_fd, dispatcher.loop)
+        # its state
+        self.ready = lent.ready
+        self.cold = lent.kind != "idle"  # until its first answer
+        self.doomed = False  # takes no further invocation
+        self.dead_since = 0  # steady ns of the end of its channel; 0: alive as far as we know
+        self.init_deadline_ns = now + dispatcher.init_limit_ns
+        self.idle_since = now
+        self._buffer = bytearray()  # an incomplete frame
+        self._large: memoryview | None = None  # the whole frame, being filled, once its length is known
+        self._filled = 0
+        # of the invocation it runs
+        self.invocation: Invocation | None = None
+        self.sent = False
+        self.started_ns = 0
+        self.started_ms = 0
+        self.timeout_ns = 0
+        self.deadline_ns = 0
+        self.started_logged = False
+        self._outgoing: list[memoryview] = []
+        dispatcher.loop.add_reader(self.fd, self.on_readable)
+
+    def start(self, invocation: Invocation, now: int) -> bool:
+        """Give it the event.  False: the worker was dead already, nothing of it ran, and somebody else may have it."""
+        self.invocation = invocation
+        invocation.holder = self
+        self.timeout_ns = int(invocation.view.timeout_s * 1e9)
+        self.started_ns = now
+        if not self.ready:
+            init_us = self.pool.init_us
+            if init_us < 0 or init_us > PIPELINE_INIT_US:
+                # The function's time begins when its worker is ready.  An event sent ahead carries its deadline
+                # with it, so it may only be sent ahead where init is known to be short.
+                self.sent = False
+                self.deadline_ns = self.init_deadline_ns
+                return True
+        return self._send(invocation, now)
+
+    def _send(self, invocation: Invocation, now: int) -> bool:
+        pool = self.pool
+        self.sent = True
+        self.started_ms = started_ms = time.time_ns() // 1_000_000
+        if invocation.deadline_s is None:
+            self.deadline_ns = now + self.timeout_ns
+        else:
+            limit = invocation.admitted_ns + int(invocation.deadline_s * 1e9)
+            self.deadline_ns = min(now + self.timeout_ns, limit)
+            self._dispatcher.wake_at(self.deadline_ns, now)
+        if invocation.client_context is None and invocation.trace_id is None and invocation.tenant_id is None:
+            meta = pool.metas.get(invocation.invoked_arn)
+            if meta is None:
+                meta = invoke_meta(invocation.invoked_arn)
+                if len(pool.metas) < 64:
+                    pool.metas[invocation.invoked_arn] = meta
+        else:
+            meta = invoke_meta(
+                invocation.invoked_arn,
+                invocation.client_context,
+                None,
+                invocation.trace_id,
+                invocation.tenant_id,
+            )
+        payload = invocation.payload
+        deadline_ms = started_ms + (self.deadline_ns - now) // 1_000_000
+        head = invoke_head(invocation.nonce, deadline_ms, meta, len(payload))
+        try:
+            if len(payload) < JOIN_BELOW:
+                frame = head + payload
+                written = _write(self.fd, frame)
+                if written == len(frame):
+                    return True
+                rest = [memoryview(frame)[written:]]
+            else:
+                written = os.writev(self.fd, [head, payload])
+                if written == len(head) + len(payload):
+                    return True
+                cut = written - len(head)
+                rest = (
+                    [memoryview(payload)[cut:]]
+                    if cut >= 0
+                    else [
+                        memoryview(head)[written:],
+                        memoryview(payload),
+                    ]
+                )
+        except BlockingIOError:
+            rest = [memoryview(head), memoryview(payload)]
+        except OSError:  # EPIPE, ECONNRESET: it died while it was idle
+            self.invocation = None
+            invocation.holder = None
+            return False
+        self._outgoing = rest
+        self._dispatcher.loop.add_writer(self.fd, self._on_writable)
+        return True
+
+    def _on_writable(self) -> None:
+        try:
+            while self._outgoing:
+                written = _write(self.fd, self._outgoing[0])
+                if written < len(self._outgoing[0]):
+                    self._outgoing[0] = self._outgoing[0][written:]
+                    return
+                del self._outgoing[0]
+        except BlockingIOError:
+            return
+        except OSError:
+            # It died with the event half read.  on_readable sees the end of the channel and asks how.
+            self._outgoing = []
+        self._dispatcher.loop.remove_writer(self.fd)
+
+    def on_readable(self) -> None:
+        """Bytes, or the end of the channel."""
+        if self._large is not None:
+            self._read_large()
+            return
+        try:
+            data = _read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        invocation = self.invocation
+        if (
+            invocation is not None
+            and len(data) >= ANSWER_HEAD_BYTES
+            and not self._buffer
+            and self.ready
+            and not self._outgoing
+        ):
+            length, kind, meta, _, nonce, handler_ns, cpu_ns, peak_kib = _unpack_answer(data)
+            if (
+                kind == RESULT
+                and nonce == invocation.nonce
+                and length + HEADER_BYTES == len(data)
+                and meta == 0
+            ):
+                self._dispatcher.answered(
+                    self, invocation, False, data[ANSWER_HEAD_BYTES:], handler_ns, cpu_ns, peak_kib
+                )
+                return
+        if not data:
+            self._dispatcher.channel_ended(self)
+            return
+        self._buffer += data
+        self._take_frames()
+
+    def _read_large(self) -> None:
+        large = self._large
+        assert large is not None
+        try:
+            while self._filled < len(large):
+                count = os.readv(self.fd, [large[self._filled :]])
+                if count == 0:
+                    self._dispatcher.channel_ended(self)
+                    return
+                self._filled += count
+        except BlockingIOError:
+            return
+        except OSError:
+            self._dispatcher.channel_ended(self)
+            return
+        self._large = None
+        _, kind, _, aux, _ = HEADER.unpack_from(large)
+        self._take_frame(kind, aux, large)
+
+    def _take_frames(self) -> None:
+        """Everything that came, when it is not exactly one answer."""
+        while self.fd >= 0 and len(self._buffer) >= HEADER_BYTES:
+            length, kind, meta, aux, nonce = HEADER.unpack_from(self._buffer)
+            fault = self._fault(kind, length, meta, nonce)
+            if fault:
+                self._dispatcher.protocol_error(self, fault)
+                return
+            size = HEADER_BYTES + length
+            if len(self._buffer) < size:
+                if length >= READ_BYTES:
+                    frame = bytearray(size)
+                    self._filled = len(self._buffer)
+                    frame[: self._filled] = self._buffer
+                    self._large = memoryview(frame)
+                    self._buffer = bytearray()
+                return
+            body = memoryview(bytes(self._buffer[:size]))
+            del self._buffer[:size]
+            if self._buffer and kind in (RESULT, ERROR):
+                self.doomed = True  # one answer to one question: whatever follows it was not asked for
+            self._take_frame(kind, aux, body)
+
+    def _fault(self, kind: int, length: int, meta: int, nonce: bytes) -> str:
+        """Why this header must not come now; empty when it may."""
+        if length > MAX_BODY or meta:
+            return "too large" if length > MAX_BODY else "metadata"
+        if not self.ready:
+            if kind not in (READY, INIT_FAILED, SETUP_FAILED) or nonce != NO_NONCE:
+                return "no READY first"
+            return ""
+        invocation = self.invocation
+        if invocation is None or not self.sent or self._outgoing:
+            return "unsolicited frame"
+        if kind not in (RESULT, ERROR) or nonce != invocation.nonce or length < MEASURES_BYTES:
+            return "wrong answer"
+        return "too large" if length > MAX_PAYLOAD + MEASURES_BYTES else ""
+
+    def _take_frame(self, kind: int, aux: int, frame: memoryview) -> None:
+        dispatcher = self._dispatcher
+        if kind == READY:
+            self.ready = True
+            self.init_us = aux
+            self.pool.init_us = aux
+            now = _steady()
+            dispatcher.became_ready(self)
+            invocation = self.invocation
+            if invocation is None:
+                return
+            if not self.sent:
+                self.started_ns = now
+                if not self._send(invocation, now):
+                    dispatcher.start_failed(self, invocation)
+            else:
+                # Sent ahead: the function's time begins here.
+                self.started_ns = now
+                self.started_ms = time.time_ns() // 1_000_000
+                if invocation.deadline_s is None:
+                    self.deadline_ns = now + self.timeout_ns
+        elif kind == INIT_FAILED:
+            dispatcher.init_failed(self, bytes(frame[HEADER_BYTES:]))
+        elif kind == SETUP_FAILED:
+            dispatcher.setup_failed(self, bytes(frame[HEADER_BYTES:]))
+        else:
+            invocation = self.invocation
+            assert invocation is not None
+            _, _, _, _, _, handler_ns, cpu_ns, peak_kib = _unpack_answer(frame)
+            payload = bytes(frame[ANSWER_HEAD_BYTES:])
+            dispatcher.answered(self, invocation, kind == ERROR, payload, handler_ns, cpu_ns, peak_kib)
+
+    def close(self) -> None:
+        """Give up both fds.  Idempotent."""
+        if self.fd >= 0:
+            loop = self._dispatcher.loop
+            loop.remove_reader(self.fd)
+            if self._outgoing:
+                loop.remove_writer(self.fd)
+                self._outgoing = []
+            os.close(self.fd)
+            self.fd = -1
+            self.log.close()
+            self._large = None
+
+    def stop_reading(self) -> None:
+        """The channel has ended; the fd stays until the worker's fate is known."""
+        loop = self._dispatcher.loop
+        loop.remove_reader(self.fd)
+        if self._outgoing:
+            loop.remove_writer(self.fd)
+            self._outgoing = []

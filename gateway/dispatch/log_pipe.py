@@ -1,0 +1,119 @@
+"""A worker's standard output and error, read without ever waiting and within a budget.
+
+The function owns the other end, so it may write anything, at any speed.  Up to ``KEPT_PER_SECOND`` is kept; beyond
+that it is read and counted but not kept; beyond ``READ_PER_TICK`` the pipe is left full until the next tick, which
+slows only the function that floods it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+KEPT_PER_SECOND = 1_000_000  # bytes of one worker's output
+READ_PER_TICK = 1_000_000  # bytes between two calls of tick()
+READ_BYTES = 65536  # a pipe's capacity
+TAIL_BYTES = 4096
+
+
+class LogPipe:
+    """Owns the fd.  ``chunks`` holds what came since it was last taken: (epoch ms, bytes)."""
+
+    __slots__ = (
+        "_allowance",
+        "_fd",
+        "_loop",
+        "_paused",
+        "_readable",
+        "_refilled",
+        "chunks",
+        "dropped",
+        "tail",
+    )
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._loop = loop
+        self._allowance = KEPT_PER_SECOND
+        self._readable = READ_PER_TICK
+        self._refilled = 0.0
+        self._paused = False
+        self.chunks: list[tuple[int, bytes]] = []
+        self.dropped = 0  # bytes since the last take
+        self.tail = b""  # last bytes of this invocation's output that were taken before its end
+        loop.add_reader(fd, self.on_readable)
+
+    def on_readable(self) -> None:
+        """One read; called by the loop."""
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._pause()  # every writer is gone; nothing more can come
+            self._readable = -1
+            return
+        self._keep(data)
+
+    def drain(self) -> None:
+        """Take what is there now, at most a few pipes full: the worker has just answered, its output is complete."""
+        if self._readable < 0:
+            return
+        try:
+            for _ in range(4):
+                data = os.read(self._fd, READ_BYTES)
+                if not data:
+                    return
+                self._keep(data)
+                if len(data) < READ_BYTES:
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            return
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """Hand over what was kept; the caller ships it."""
+        chunks, self.chunks = self.chunks, []
+        return chunks
+
+    def tick(self, now_s: float) -> None:
+        """Refill the budgets and read on.  ``now_s`` is any steady clock."""
+        if self._readable < 0:
+            return
+        self._readable = READ_PER_TICK
+        if now_s - self._refilled >= 1.0:
+            self._refilled = now_s
+            self._allowance = KEPT_PER_SECOND
+        if self._paused:
+            self._paused = False
+            self._loop.add_reader(self._fd, self.on_readable)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            self._readable = -1
+
+    def _keep(self, data: bytes) -> None:
+        size = len(data)
+        if size <= self._allowance:
+            self._allowance -= size
+            self.chunks.append((time.time_ns() // 1_000_000, data))
+        else:
+            self.dropped += size
+        self._readable -= size
+        if self._readable <= 0:
+            self._readable = 0
+            self._pause()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._fd)

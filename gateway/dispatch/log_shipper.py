@@ -1,0 +1,163 @@
+"""Turns what workers wrote, and the platform's own lines, into log events, off the hot path.
+
+A finished invocation costs the hot path one tuple in a list.  ``flush`` (called a few times a second) formats
+what has gathered and hands one body to ``send``: JSON lines ``[region, log_group, stream, ts_ms, message]``.
+
+Bounds: at most ``MAX_PENDING`` bytes wait; at most ``QUIET_REPORTS_PER_SECOND`` invocations a second that wrote
+nothing themselves get START/END/REPORT lines.  What is left out is counted and one line in the log says so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.dispatch.report_lines import (
+    Report,
+    closing_lines,
+    closing_records,
+    start_line,
+    start_record,
+)
+from gateway.model.invocation import LOG_TAIL_BYTES, FunctionView
+
+MAX_PENDING = 16 * 1024 * 1024
+MAX_EVENT = 256 * 1024  # CloudWatch's own limit of one event
+QUIET_REPORTS_PER_SECOND = 1000
+
+Chunks = list[tuple[int, bytes]]
+
+
+@dataclass(slots=True)
+class LogStream:
+    """Where a worker's lines go.  ``carry`` is the line that is not complete yet."""
+
+    view: FunctionView
+    name: str
+    carry: bytes = b""
+
+
+class LogShipper:
+    """One per door."""
+
+    def __init__(self, send: Callable[[bytes], bool]) -> None:
+        self._send = send
+        self._entries: list[tuple[LogStream, Report | None, Report | None, Chunks, int]] = []
+        self._pending = 0
+        self._quiet_left = QUIET_REPORTS_PER_SECOND
+        self._left_out: dict[str, tuple[LogStream, int]] = {}
+        self.dropped_bytes = 0  # cumulative, of function output
+        self.dropped_reports = 0  # cumulative
+
+    def room_for_quiet(self) -> bool:
+        """Whether an invocation that wrote nothing still gets its lines in this second."""
+        if self._quiet_left > 0:
+            self._quiet_left -= 1
+            return True
+        return False
+
+    def left_out(self, stream: LogStream) -> None:
+        """Count an invocation without lines."""
+        self.dropped_reports += 1
+        known = self._left_out.get(stream.name)
+        self._left_out[stream.name] = (stream, 1 if known is None else known[1] + 1)
+
+    def new_second(self) -> None:
+        """Refill the budget of quiet reports."""
+        self._quiet_left = QUIET_REPORTS_PER_SECOND
+
+    def add(
+        self, stream: LogStream, start: Report | None, end: Report | None, chunks: Chunks, dropped: int
+    ) -> None:
+        """Output of one worker, with the invocation's beginning and end where they fall into it."""
+        size = 200
+        for _, chunk in chunks:
+            size += len(chunk)
+        if self._pending + size > MAX_PENDING:
+            self.dropped_bytes += size
+            return
+        self._pending += size
+        self._entries.append((stream, start, end, chunks, dropped))
+        self.dropped_bytes += dropped
+
+    def line(self, stream: LogStream, epoch_ms: int, text: str) -> None:
+        """One platform line of its own."""
+        self.add(stream, None, None, [(epoch_ms, text.encode() + b"\n")], 0)
+
+    def flush(self) -> None:
+        """Format and send everything that waits."""
+        if not self._entries and not self._left_out:
+            return
+        entries, self._entries = self._entries, []
+        self._pending = 0
+        lines: list[str] = []
+        for stream, start, end, chunks, dropped in entries:
+            self._format(lines, stream, start, end, chunks, dropped)
+        for stream, count in self._left_out.values():
+            text = f"[forklight] {count} invocations without output have no START, END and REPORT lines"
+            lines.append(_event(stream, time.time_ns() // 1_000_000, text + ": too many a second\n"))
+        self._left_out.clear()
+        if lines and not self._send("\n".join(lines).encode() + b"\n"):
+            self.dropped_bytes += sum(map(len, lines))
+
+    def _format(
+        self,
+        lines: list[str],
+        stream: LogStream,
+        start: Report | None,
+        end: Report | None,
+        chunks: Chunks,
+        dropped: int,
+    ) -> None:
+        as_json = stream.view.log_format == "JSON"
+        if start is not None:
+            text = start_record(start) if as_json else start_line(start) + "\n"
+            lines.append(_event(stream, start.started_ms, text))
+        when = 0
+        for when, chunk in chunks:
+            data = stream.carry + chunk if stream.carry else chunk
+            parts = data.split(b"\n")
+            stream.carry = parts.pop()
+            for part in parts:
+                _append_output(lines, stream, when, part)
+            if len(stream.carry) > MAX_EVENT:
+                _append_output(lines, stream, when, stream.carry)
+                stream.carry = b""
+        if end is None:
+            return
+        if stream.carry:
+            _append_output(lines, stream, end.ended_ms, stream.carry)
+            stream.carry = b""
+        if dropped:
+            text = f"[forklight] {dropped} bytes of output were dropped: above the budget of one worker"
+            lines.append(_event(stream, end.ended_ms, text))
+        closing = closing_records(end) if as_json else [line + "\n" for line in closing_lines(end)]
+        lines.extend(_event(stream, end.ended_ms, text) for text in closing)
+
+
+def log_tail(report: Report, output: bytes, as_json: bool) -> bytes:
+    """The last 4 KB of this invocation's log, as X-Amz-Log-Result carries them (before base64)."""
+    if as_json:
+        head, foot = [start_record(report)], closing_records(report)
+    else:
+        head, foot = [start_line(report)], closing_lines(report)
+    body = output.replace(b"\r", b"\n")
+    if body and not body.endswith(b"\n"):
+        body += b"\n"
+    text = "\n".join(head).encode() + b"\n" + body + "\n".join(foot).encode() + b"\n"
+    return text[-LOG_TAIL_BYTES:]
+
+
+def _append_output(lines: list[str], stream: LogStream, when: int, part: bytes) -> None:
+    if not part:
+        return
+    for offset in range(0, len(part), MAX_EVENT):
+        text = part[offset : offset + MAX_EVENT].decode("utf-8", "replace").replace("\r", "\n")
+        lines.append(_event(stream, when, text + "\n"))
+
+
+def _event(stream: LogStream, when: int, text: str) -> str:
+    view = stream.view
+    return json.dumps([view.region, view.log_group, stream.name, when, text], separators=(",", ":"))

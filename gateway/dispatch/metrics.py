@@ -1,0 +1,98 @@
+"""Counters and histograms of one door: plain integers on the hot path, one JSON document a second to control.
+
+The document is cumulative, so a lost or repeated push does no harm:
+``{"counters":[[name, labels, value]...], "gauges":[...],
+"histograms":[[name, labels, [upper bounds], [counts], sum]...]}``, where ``counts`` has one more item than the bounds (above the last one) and is not cumulative over the buckets.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+
+from gateway.model.invocation import ResultKind
+
+# Upper bounds of durations, nanoseconds: from below a warm call to the longest timeout.
+BOUNDS_NS = [
+    bound * 1000
+    for bound in (
+        25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+        1_000_000, 2_500_000, 5_000_000, 10_000_000, 60_000_000, 900_000_000,
+    )
+]  # fmt: skip
+_BOUNDS_S = [bound / 1e9 for bound in BOUNDS_NS]
+
+
+class FunctionStats:
+    """One function version's figures.  The dispatcher adds to the attributes directly."""
+
+    __slots__ = (
+        "billed_ms",
+        "buckets",
+        "cold",
+        "duration_ns",
+        "function",
+        "outcomes",
+        "region",
+        "timeouts",
+    )
+
+    def __init__(self, region: str, function: str) -> None:
+        self.region = region
+        self.function = function
+        self.outcomes: dict[ResultKind, int] = {}
+        self.buckets = [0] * (len(BOUNDS_NS) + 1)
+        self.duration_ns = 0
+        self.billed_ms = 0
+        self.cold = 0
+        self.timeouts = 0
+
+    def ran(self, kind: ResultKind, duration_ns: int, billed_ms: int) -> None:
+        """An invocation that reached a worker."""
+        self.buckets[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        self.duration_ns += duration_ns
+        self.billed_ms += billed_ms
+        outcomes = self.outcomes
+        outcomes[kind] = outcomes.get(kind, 0) + 1
+
+    def refused(self, kind: ResultKind) -> None:
+        """An invocation that did not run."""
+        self.outcomes[kind] = self.outcomes.get(kind, 0) + 1
+
+
+class DoorMetrics:
+    """All figures of one door."""
+
+    def __init__(self) -> None:
+        self._functions: dict[tuple[str, str], FunctionStats] = {}
+        self.counters: dict[str, int] = {}
+        self.gauges: dict[str, int] = {}
+
+    def function(self, region: str, name: str) -> FunctionStats:
+        """The figures of one function; kept until ``forget``."""
+        stats = self._functions.get((region, name))
+        if stats is None:
+            stats = self._functions[region, name] = FunctionStats(region, name)
+        return stats
+
+    def forget(self, region: str, name: str) -> None:
+        """The function was deleted."""
+        self._functions.pop((region, name), None)
+
+    def as_json(self) -> bytes:
+        """The document that control aggregates."""
+        counters: list[tuple[str, dict[str, str], int]] = []
+        histograms = []
+        for stats in self._functions.values():
+            labels = {"region": stats.region, "function": stats.function}
+            for kind, count in stats.outcomes.items():
+                counters.append(("forklight_invocations_total", {**labels, "outcome": kind.value}, count))
+            counters.append(("forklight_cold_starts_total", labels, stats.cold))
+            counters.append(("forklight_timeouts_total", labels, stats.timeouts))
+            counters.append(("forklight_billed_milliseconds_total", labels, stats.billed_ms))
+            histograms.append(
+                ("forklight_invocation_seconds", labels, _BOUNDS_S, stats.buckets, stats.duration_ns / 1e9)
+            )
+        counters.extend((name, {}, value) for name, value in self.counters.items())
+        gauges = [(name, {}, value) for name, value in self.gauges.items()]
+        return json.dumps({"counters": counters, "gauges": gauges, "histograms": histograms}).encode()

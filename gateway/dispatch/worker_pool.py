@@ -1,0 +1,102 @@
+"""The workers of one function version (and one tenant) that this door has, and the invocations that wait for one.
+
+Decisions only, no I/O: the dispatcher carries them out.  Invariants: an invocation waits only when no worker is
+idle; idle workers are taken last in, first out, so that what is not needed grows old and goes back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gateway.model.invocation import FunctionView, Invocation
+
+if TYPE_CHECKING:
+    from gateway.dispatch.lent_worker import Worker
+    from gateway.dispatch.metrics import FunctionStats
+
+# A worker that answers in microseconds serves a short queue sooner than a new worker could be had.
+PATIENCE_NS = 2_000_000
+# Up to this many busy workers there is a CPU for one more, so a waiting invocation asks for one at once.
+EAGER_WORKERS = max(2, os.cpu_count() or 1)
+# A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
+PIPELINE_INIT_US = 20_000
+
+
+class Lend:
+    """One worker that the supervisor was asked for."""
+
+    __slots__ = ("id", "pool")
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
+        self.id = 0
+
+
+class WorkerPool:
+    """Bookkeeping of one key."""
+
+    __slots__ = (
+        "busy",
+        "idle",
+        "init_us",
+        "key",
+        "lends",
+        "metas",
+        "one_shot",
+        "patience_armed",
+        "retired",
+        "service_ns",
+        "stats",
+        "tenant",
+        "view",
+        "waiting",
+        "workers",
+    )
+
+    def __init__(self, view: FunctionView, tenant: str | None, stats: FunctionStats) -> None:
+        self.view = view
+        self.key = view.key
+        self.tenant = tenant
+        self.stats = stats
+        self.one_shot = view.isolation == "request"
+        self.idle: list[Worker] = []
+        self.waiting: deque[Invocation] = deque()
+        self.lends: list[Lend] = []
+        self.workers = 0  # lent to this door, whatever they do
+        self.busy = 0
+        self.retired = False  # the function changed or went: nothing is kept
+        self.metas: dict[str, bytes] = {}  # ready-made metadata of plain invocations, by invoked ARN
+        self.service_ns = -1  # how long a worker is busy with one warm invocation, smoothed; -1: not known
+        self.init_us = -1  # of the last worker that became ready; -1: not seen yet
+        self.patience_armed = False  # a timer will look at the queue again
+
+    def note_service(self, nanoseconds: int) -> None:
+        """One warm call's time, smoothed."""
+        known = self.service_ns
+        self.service_ns = nanoseconds if known < 0 else known + (nanoseconds - known) // 8
+
+    def lends_wanted(self, now: int) -> int:
+        """How many more workers to ask for now.
+
+        0 with invocations left uncovered means: ask again when the oldest has waited for PATIENCE_NS.
+        """
+        waiting = self.waiting
+        uncovered = len(waiting) - len(self.lends)
+        if uncovered <= 0:
+            return 0
+        active = self.busy + len(self.lends)
+        expected = self.service_ns * len(waiting)
+        if (
+            self.one_shot
+            or self.service_ns < 0
+            or expected > PATIENCE_NS * active
+            or now - waiting[0].admitted_ns >= PATIENCE_NS
+        ):
+            return uncovered
+        return min(uncovered, max(0, EAGER_WORKERS - active))
+
+    def empty(self) -> bool:
+        """Nothing of this pool is left here."""
+        return not (self.workers or self.waiting or self.lends)

@@ -1,0 +1,71 @@
+"""Frames of a worker's channel, host side.  Pure codec: no sockets, no clock.
+
+One frame is a 32-byte little-endian header (length of the body, kind, length of the meta part, aux, nonce) and the
+body.  The guest's twin of this file is sandbox/guests/python/channel.py; neither may import the other.
+Nothing that comes from a worker is trusted: the reader checks kind, length and nonce before it looks at a body.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+HEADER = struct.Struct("<IHHQ16s")
+HEADER_BYTES = HEADER.size  # 32
+MEASURES = struct.Struct("<QQQ")  # handler ns, cpu ns of this invocation, peak RSS in KiB
+MEASURES_BYTES = MEASURES.size  # 24
+
+# host -> guest
+INIT = 1
+INVOKE = 2
+# guest -> host
+READY = 16
+INIT_FAILED = 17
+RESULT = 18
+ERROR = 19
+SETUP_FAILED = 22
+
+MAX_PAYLOAD = 6 * 1024 * 1024 + 100  # an event or an answer; Lambda's hard cap
+MAX_BODY = 7 * 1024 * 1024  # any body, whatever its kind
+MAX_META = 0xFFFF
+NO_NONCE = bytes(16)
+
+# Header and measures of an answer in one go: most answers arrive in one read.
+ANSWER_HEAD = struct.Struct("<IHHQ16sQQQ")
+ANSWER_HEAD_BYTES = ANSWER_HEAD.size  # 56
+
+_pack = HEADER.pack
+
+
+def init_frame(document: dict[str, Any]) -> bytes:
+    """The frame that every worker gets first."""
+    body = json.dumps(document).encode()
+    return _pack(len(body), INIT, 0, 0, NO_NONCE) + body
+
+
+def invoke_head(nonce: bytes, deadline_ms: int, meta: bytes, payload_length: int) -> bytes:
+    """Everything of an INVOKE frame but the event itself.  Raises ValueError when the meta part is too long."""
+    if len(meta) > MAX_META:
+        raise ValueError("invocation metadata is longer than 65535 bytes")
+    return _pack(len(meta) + payload_length, INVOKE, len(meta), deadline_ms, nonce) + meta
+
+
+def invoke_meta(
+    arn: str,
+    client_context: bytes | None = None,
+    identity: dict[str, Any] | None = None,
+    trace_id: str | None = None,
+    tenant_id: str | None = None,
+) -> bytes:
+    """The meta part of an INVOKE frame; absent keys are left out; ``client_context`` is JSON already."""
+    meta = b'{"arn":' + json.dumps(arn).encode()
+    if trace_id:
+        meta += b',"trace_id":' + json.dumps(trace_id).encode()
+    if tenant_id is not None:
+        meta += b',"tenant_id":' + json.dumps(tenant_id).encode()
+    if identity:
+        meta += b',"identity":' + json.dumps(identity).encode()
+    if client_context:
+        meta += b',"client_context":' + client_context
+    return meta + b"}"
