@@ -1,0 +1,84 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class InvokeRequest(_message.Message):
+    __slots__ = ("function", "qualifier", "payload", "client_context", "tenant_id", "log_tail", "idempotency_key")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    QUALIFIER_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    qualifier: str
+    payload: bytes
+    client_context: bytes
+    tenant_id: str
+    log_tail: bool
+    idempotency_key: str
+    def __init__(self, function: _Optional[str] = ..., qualifier: _Optional[str] = ..., payload: _Optional[bytes] = ..., client_context: _Optional[bytes] = ..., tenant_id: _Optional[str] = ..., log_tail: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class InvokeResponse(_message.Message):
+    __slots__ = ("payload", "function_error", "executed_version", "request_id", "log_tail", "receipt")
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    function_error: str
+    executed_version: str
+    request_id: str
+    log_tail: bytes
+    receipt: Receipt
+    def __init__(self, payload: _Optional[bytes] = ..., function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class InvokeStreamResponse(_message.Message):
+    __slots__ = ("payload", "complete")
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    complete: InvokeComplete
+    def __init__(self, payload: _Optional[bytes] = ..., complete: _Optional[_Union[InvokeComplete, _Mapping]] = ...) -> None: ...
+
+class InvokeComplete(_message.Message):
+    __slots__ = ("function_error", "executed_version", "request_id", "log_tail", "receipt")
+    FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    function_error: str
+    executed_version: str
+    request_id: str
+    log_tail: bytes
+    receipt: Receipt
+    def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("queue_us", "fork_us", "restore_us", "init_us", "handler_us", "billed_ms", "cpu_ns", "peak_memory_kib", "cold")
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    FORK_US_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_US_FIELD_NUMBER: _ClassVar[int]
+    INIT_US_FIELD_NUMBER: _ClassVar[int]
+    HANDLER_US_FIELD_NUMBER: _ClassVar[int]
+    BILLED_MS_FIELD_NUMBER: _ClassVar[int]
+    CPU_NS_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_KIB_FIELD_NUMBER: _ClassVar[int]
+    COLD_FIELD_NUMBER: _ClassVar[int]
+    queue_us: int
+    fork_us: int
+    restore_us: int
+    init_us: int
+    handler_us: int
+    billed_ms: int
+    cpu_ns: int
+    peak_memory_kib: int
+    cold: bool
+    def __init__(self, queue_us: _Optional[int] = ..., fork_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., init_us: _Optional[int] = ..., handler_us: _Optional[int] = ..., billed_ms: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., peak_memory_kib: _Optional[int] = ..., cold: _Optional[bool] = ...) -> None: ...

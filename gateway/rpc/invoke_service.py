@@ -1,0 +1,238 @@
+"""Service Invocations: bytes in, bytes out, one coroutine per call and no task or interceptor besides it.
+
+The handlers take and give serialized messages, so that a malformed one is refused in our words, and one protobuf object
+is made per direction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc.aio import ServicerContext
+
+from gateway.model.arn import parse_function_name, resolve_reference
+from gateway.model.errors import ApiError, service_unavailable, too_many_requests
+from gateway.model.invocation import (
+    MAX_REQUEST_BYTES,
+    FunctionView,
+    Invocation,
+    Result,
+    ResultKind,
+    check_tenant,
+)
+from gateway.model.request_id import new_request_id
+from gateway.rpc.idempotency import MAX_KEY, OnceOnly
+from gateway.rpc.invocations_pb2 import (
+    InvokeComplete,
+    InvokeRequest,
+    InvokeResponse,
+    InvokeStreamResponse,
+    Receipt,
+)
+from gateway.rpc.statuses import refuse, refuse_argument
+
+SERVICE = "forklight.v1.Invocations"
+MAX_CLIENT_CONTEXT = 3583  # bytes, as the Lambda API has it
+MAX_TENANT_ID = 256  # characters, as the Lambda API has it
+STREAM_CHUNK = 256 * 1024  # bytes of payload in one message of a stream
+
+
+class Directory(Protocol):
+    """The functions a door knows."""
+
+    def resolve(self, region: str, name: str, qualifier: str | None) -> FunctionView:
+        """Raises ApiError (ResourceNotFoundException and others)."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Runs invocations; see gateway.dispatch."""
+
+    @property
+    def directory(self) -> Directory: ...
+
+    def invoke(self, invocation: Invocation) -> None:
+        """Returns at once; ``invocation.on_done`` is called exactly once, perhaps before this returns."""
+        ...
+
+    def cancel(self, invocation: Invocation) -> None:
+        """The caller no longer wants it; its worker, if it has one, is killed."""
+        ...
+
+
+class InvokeService:
+    """Invoke and InvokeStream over a dispatcher.  ``region`` is that of names which are not ARNs."""
+
+    def __init__(self, dispatcher: Dispatcher, region: str) -> None:
+        self._dispatcher = dispatcher
+        self._region = region
+        self._once_only = OnceOnly(dispatcher.invoke, dispatcher.cancel)
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Method handlers by full method name, with bytes for messages."""
+        return {
+            f"/{SERVICE}/Invoke": grpc.unary_unary_rpc_method_handler(self.invoke),
+            f"/{SERVICE}/InvokeStream": grpc.unary_stream_rpc_method_handler(self.invoke_stream),
+        }
+
+    async def invoke(self, message: bytes, context: ServicerContext) -> bytes:
+        """InvokeRequest -> InvokeResponse."""
+        request_id, result, with_log = await self._run(message, context)
+        response = InvokeResponse(
+            payload=result.payload,
+            executed_version=result.executed_version,
+            request_id=request_id,
+            receipt=_receipt(result),
+        )
+        if result.kind is ResultKind.FUNCTION_ERROR:
+            response.function_error = "Unhandled"
+        if with_log and result.log_tail:
+            response.log_tail = result.log_tail
+        return response.SerializeToString()
+
+    async def invoke_stream(self, message: bytes, context: ServicerContext) -> None:
+        """InvokeRequest -> InvokeStreamResponse, InvokeStreamResponse, ..."""
+        request_id, result, with_log = await self._run(message, context)
+        payload = result.payload
+        for start in range(0, len(payload), STREAM_CHUNK):
+            piece = InvokeStreamResponse(payload=payload[start : start + STREAM_CHUNK])
+            await context.write(piece.SerializeToString())
+        complete = InvokeComplete(
+            executed_version=result.executed_version, request_id=request_id, receipt=_receipt(result)
+        )
+        if result.kind is ResultKind.FUNCTION_ERROR:
+            complete.function_error = "Unhandled"
+        if with_log and result.log_tail:
+            complete.log_tail = result.log_tail
+        await context.write(InvokeStreamResponse(complete=complete).SerializeToString())
+
+    async def _run(self, message: bytes, context: ServicerContext) -> tuple[str, Result, bool]:
+        """Request id, result (OK or FUNCTION_ERROR) and whether the caller wants the log; aborts the call otherwise."""
+        try:
+            request = InvokeRequest.FromString(message)
+        except DecodeError:
+            await refuse_argument(context, "The message is not an InvokeRequest.")
+        try:
+            view, qualifier = self._resolve(request.function, request.qualifier)
+            _check(request)
+            check_tenant(view, request.tenant_id)
+        except ApiError as error:
+            await refuse(context, error)
+
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+
+        def on_done(result: Result) -> None:
+            if not done.done():  # the caller may be gone
+                done.set_result(result)
+
+        request_id, nonce = new_request_id()
+        once_key = request.idempotency_key
+        invocation = Invocation(
+            view=view,
+            payload=request.payload or b"{}",
+            request_id=request_id,
+            nonce=nonce,
+            invoked_arn=f"{view.arn}:{qualifier}" if qualifier else view.arn,
+            on_done=on_done,
+            client_context=request.client_context or None,
+            tenant_id=request.tenant_id or None,
+            # A repetition may want the log that the first call did not ask for.
+            want_log_tail=request.log_tail or once_key != "",
+            # A run that several calls wait for has no one call's deadline; each of them is cancelled at its own.
+            deadline_s=None if once_key else context.time_remaining(),
+        )
+        if once_key:
+            call_key = (view.arn, qualifier or "", request.tenant_id, once_key)
+            request_id, result = await self._once_only.run(call_key, invocation)
+        else:
+            self._dispatcher.invoke(invocation)
+            try:
+                result = await done
+            except asyncio.CancelledError:
+                # Cancelled by the client, its connection lost, or its deadline passed.
+                self._dispatcher.cancel(invocation)
+                raise
+        if result.kind is not ResultKind.OK and result.kind is not ResultKind.FUNCTION_ERROR:
+            await _refuse_result(context, result, request_id)
+        return request_id, result, request.log_tail
+
+    def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
+        """Raises ApiError."""
+        reference = parse_function_name(function)
+        region = reference.region or self._region
+        name, wanted = resolve_reference(region, function, qualifier or None)
+        return self._dispatcher.directory.resolve(region, name, wanted), wanted
+
+
+def _check(request: InvokeRequest) -> None:
+    """Raises ApiError for what is malformed or too large."""
+    if len(request.payload) > MAX_REQUEST_BYTES:
+        raise ApiError(
+            "RequestTooLargeException",
+            f"{len(request.payload)} byte payload is too large for the Invoke operation "
+            f"(limit {MAX_REQUEST_BYTES} bytes)",
+        )
+    if len(request.idempotency_key) > MAX_KEY:
+        raise _invalid(f"idempotency_key must have at most {MAX_KEY} characters")
+    if len(request.tenant_id) > MAX_TENANT_ID:
+        raise _invalid(f"tenant_id must have at most {MAX_TENANT_ID} characters")
+    context = request.client_context
+    if context:
+        if len(context) > MAX_CLIENT_CONTEXT:
+            raise _invalid(f"client_context must have at most {MAX_CLIENT_CONTEXT} bytes")
+        try:
+            value: Any = json.loads(context)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise _invalid("client_context must be a JSON object")
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError("InvalidParameterValueException", message)
+
+
+def _receipt(result: Result) -> Receipt:
+    receipt = result.receipt
+    return Receipt(
+        queue_us=receipt.queue_us,
+        fork_us=receipt.fork_us,
+        restore_us=receipt.restore_us,
+        init_us=receipt.init_us,
+        handler_us=receipt.handler_us,
+        billed_ms=receipt.billed_ms,
+        cpu_ns=receipt.cpu_ns,
+        peak_memory_kib=receipt.peak_kib,
+        cold=receipt.cold,
+    )
+
+
+async def _refuse_result(context: ServicerContext, result: Result, request_id: str) -> NoReturn:
+    """End the call with the status of a result that is no answer of the function."""
+    metadata: tuple[tuple[str, str], ...] = (("x-amzn-requestid", request_id),)
+    match result.kind:
+        case ResultKind.THROTTLED:
+            error = too_many_requests(result.error_message or "ConcurrentInvocationLimitExceeded")
+            message = f"{error.message} ({error.members['Reason']})"
+            metadata += (("x-amzn-errortype", error.code),)
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message, metadata)
+        case ResultKind.BAD_EVENT:
+            metadata += (("x-amzn-errortype", "InvalidRequestContentException"),)
+            message = result.error_message or "The payload is not JSON."
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message, metadata)
+        case ResultKind.DEADLINE:
+            message = result.error_message or "The deadline passed before the function answered."
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message, metadata)
+        case ResultKind.CANCELLED:
+            message = result.error_message or "The invocation was cancelled."
+            await context.abort(grpc.StatusCode.CANCELLED, message, metadata)
+        case _:
+            message = result.error_message or "This host cannot run the function now."
+            metadata += (("x-amzn-errortype", service_unavailable(message).code),)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, message, metadata)
+    raise AssertionError("abort returned")

@@ -1,0 +1,149 @@
+"""A dispatcher and a control process that a front door can stand on without workers: the answers are the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.model.arn import LATEST, function_arn, not_found
+from gateway.model.errors import ApiError
+from gateway.model.invocation import FunctionView, Invocation, Receipt, Result, ResultKind
+
+REGION = "us-east-1"
+TOKEN = "a-token-of-this-test"
+DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
+RECEIPT = Receipt(
+    queue_us=1, fork_us=2, restore_us=3, init_us=4, handler_us=5, billed_ms=6, cpu_ns=7, peak_kib=8, cold=True
+)
+
+
+def view(name: str, *, region: str = REGION, isolation: str = "reuse") -> FunctionView:
+    return FunctionView(
+        region=region,
+        name=name,
+        arn=function_arn(region, name),
+        version=LATEST,
+        key=f"{name}/1",
+        timeout_s=3.0,
+        memory_mb=128,
+        isolation=isolation,
+        runtime="python3.11",
+        handler="index.handler",
+        log_group=f"/aws/lambda/{name}",
+        log_format="Text",
+        state="Active",
+        state_reason="",
+        max_concurrency=None,
+    )
+
+
+class FakeDirectory:
+    def __init__(self) -> None:
+        self.views: dict[tuple[str, str], FunctionView] = {}
+
+    def resolve(self, region: str, name: str, qualifier: str | None) -> FunctionView:
+        found = self.views.get((region, name))
+        if found is None or qualifier not in (None, LATEST):
+            raise not_found(region, name, qualifier)
+        return found
+
+
+class FakeDispatcher:
+    """Each function is a callable of the invocation: a Result answers at once, None leaves it to the test."""
+
+    def __init__(self) -> None:
+        self.directory = FakeDirectory()
+        self.functions: dict[str, Callable[[Invocation], Result | None]] = {}
+        self.invocations: list[Invocation] = []
+        self.cancelled: asyncio.Queue[Invocation] = asyncio.Queue()
+        self.waiting: asyncio.Queue[Invocation] = asyncio.Queue()
+
+    def add(
+        self, name: str, function: Callable[[Invocation], Result | None], **options: Any
+    ) -> FunctionView:
+        added = view(name, **options)
+        self.directory.views[added.region, name] = added
+        self.functions[name] = function
+        return added
+
+    def invoke(self, invocation: Invocation) -> None:
+        self.invocations.append(invocation)
+        result = self.functions[invocation.view.name](invocation)
+        if result is None:
+            self.waiting.put_nowait(invocation)
+        else:
+            invocation.on_done(result)
+
+    def cancel(self, invocation: Invocation) -> None:
+        self.cancelled.put_nowait(invocation)
+        invocation.on_done(Result(ResultKind.CANCELLED))
+
+
+def ok(payload: bytes, log_tail: bytes | None = None) -> Result:
+    return Result(
+        ResultKind.OK, payload=payload, executed_version=LATEST, log_tail=log_tail, receipt=RECEIPT
+    )
+
+
+def echo(invocation: Invocation) -> Result:
+    return ok(invocation.payload, b"START\n" if invocation.want_log_tail else None)
+
+
+def failing(invocation: Invocation) -> Result:
+    payload = json.dumps({"errorType": "ValueError", "errorMessage": "no"}).encode()
+    return Result(ResultKind.FUNCTION_ERROR, payload=payload, executed_version=LATEST, receipt=RECEIPT)
+
+
+class FakeControl:
+    """Functions as the Lambda API describes them, in a dict.  ``calls`` is what was asked."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, dict[str, Any]] = {}
+        self.tags: dict[str, dict[str, str]] = {}
+        self.calls: list[tuple[str, dict[str, Any], bytes | None]] = []
+
+    async def call(
+        self, region: str, operation: str, params: Mapping[str, Any], body: bytes | None = None
+    ) -> dict[str, Any]:
+        self.calls.append((operation, dict(params), body))
+        await asyncio.sleep(0)
+        if operation == "ListFunctions":
+            return {"Functions": list(self.functions.values())}
+        name = str(params.get("FunctionName") or str(params.get("Resource")).rpartition(":")[2])
+        if operation == "CreateFunction":
+            return self._create(region, name, params, body or b"")
+        if name not in self.functions:
+            raise not_found(region, name)
+        function = self.functions[name]
+        match operation:
+            case "GetFunction":
+                return {"Configuration": function, "Tags": self.tags[name]}
+            case "TagResource":
+                self.tags[name].update(params["Tags"])
+            case "UpdateFunctionConfiguration":
+                function.update({key: value for key, value in params.items() if key != "RevisionId"})
+            case "UpdateFunctionCode":
+                function["CodeSize"] = len(body or b"")
+            case "DeleteFunction":
+                del self.functions[name]
+        return function
+
+    def _create(self, region: str, name: str, params: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        if name in self.functions:
+            raise ApiError("ResourceConflictException", f"Function already exist: {name}")
+        self.tags[name] = dict(params.get("Tags") or {})
+        self.functions[name] = {
+            "MemorySize": 128,
+            "Timeout": 3,
+            "EphemeralStorage": {"Size": 512},
+            **{key: value for key, value in params.items() if key not in ("Code", "Tags")},
+            "FunctionArn": function_arn(region, name),
+            "CodeSize": len(body),
+            "RevisionId": "r1",
+            "State": "Active",
+            "Version": LATEST,
+        }
+        return self.functions[name]
