@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from benchmarks.client import ask
 from benchmarks.signing import Signer
 from tests.support.leaks import descendants
-from tests.support.server import Server
+from tests.support.server import Server, forklight_command
 
 ROOT = Path(__file__).resolve().parent.parent
 HELLO = ROOT / "tests" / "functions" / "hello"
@@ -31,6 +32,20 @@ def serving(*arguments: str) -> Iterator[Server]:
         os.chmod(folder, 0o755)
         with Server.start(Path(folder) / "state", *arguments) as server:
             yield server
+
+
+def forklight(server: Server, *arguments: str) -> str:
+    """Run the command line against the server; its output."""
+    done = subprocess.run(
+        [*forklight_command(), *arguments],
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"forklight {' '.join(arguments)}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
 
 
 def zip_of(folder: Path) -> bytes:

@@ -1,6 +1,6 @@
 """Count what a process and the whole host hold, so that a test can compare before and after.
 
-Counted: file descriptors of this process, processes below it (or below a given pid), cgroup directories and mounts
+Counted: file descriptors of a process and of those below it, their number, cgroup directories and mounts
 whose name contains "forklight", and resident memory in KiB. Source: /proc and /sys/fs/cgroup only.
 """
 
@@ -19,7 +19,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """One count. `pid` is the process whose fds and memory were counted, 0 descendants included."""
+    """One count, of the process `pid` and everything below it."""
 
     pid: int
     fds: int
@@ -46,7 +46,7 @@ def census(pid: int | None = None) -> Census:
     family = descendants(pid)
     return Census(
         pid=pid,
-        fds=fd_count(pid),
+        fds=sum(fd_count(member) for member in [pid, *family]),
         processes=len(family),
         cgroups=len(cgroup_directories()),
         mounts=len(mounts()),
