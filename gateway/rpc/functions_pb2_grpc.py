@@ -65,7 +65,7 @@ class FunctionsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Create(self, request, context):
-        """Returns when the function can be invoked or has failed to become ready: see `state`.
+        """The new function may still be `Pending` in the answer: see `state`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,9 +61,7 @@ class FakeDispatcher:
         self.cancelled: asyncio.Queue[Invocation] = asyncio.Queue()
         self.waiting: asyncio.Queue[Invocation] = asyncio.Queue()
 
-    def add(
-        self, name: str, function: Callable[[Invocation], Result | None], **options: Any
-    ) -> FunctionView:
+    def add(self, name: str, function: Callable[[Invocation], Result | None], **options: Any) -> FunctionView:
         added = view(name, **options)
         self.directory.views[added.region, name] = added
         self.functions[name] = function
@@ -83,9 +81,7 @@ class FakeDispatcher:
 
 
 def ok(payload: bytes, log_tail: bytes | None = None) -> Result:
-    return Result(
-        ResultKind.OK, payload=payload, executed_version=LATEST, log_tail=log_tail, receipt=RECEIPT
-    )
+    return Result(ResultKind.OK, payload=payload, executed_version=LATEST, log_tail=log_tail, receipt=RECEIPT)
 
 
 def echo(invocation: Invocation) -> Result:

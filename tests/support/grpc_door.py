@@ -1,0 +1,88 @@
+"""A gRPC front door on loopback over a fake dispatcher, and a client for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import uvloop
+
+from gateway.rpc import functions_pb2_grpc, invocations_pb2_grpc
+from gateway.rpc.server import GrpcServer
+from tests.support.fake_door import DIGEST, REGION, TOKEN, FakeControl, FakeDispatcher, echo, failing
+
+T = TypeVar("T")
+
+AUTHORIZED = (("authorization", f"Bearer {TOKEN}"),)
+TEST_LIMIT_S = 30.0
+
+
+def run(test: Coroutine[Any, Any, T]) -> T:
+    """Run in a loop as a front door has it; a test that hangs fails."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(TEST_LIMIT_S):
+            return await test
+
+    return uvloop.run(limited())
+
+
+@dataclass(slots=True)
+class Door:
+    """A serving front door with a client that has one connection to it."""
+
+    dispatcher: FakeDispatcher
+    control: FakeControl
+    server: GrpcServer
+    port: int
+    channel: grpc.aio.Channel
+
+    @property
+    def invocations(self) -> Any:
+        return invocations_pb2_grpc.InvocationsStub(self.channel)  # type: ignore[no-untyped-call]
+
+    @property
+    def functions(self) -> Any:
+        return functions_pb2_grpc.FunctionsStub(self.channel)  # type: ignore[no-untyped-call]
+
+
+@asynccontextmanager
+async def door(
+    *, auth: bool = True, tls: tuple[Path, Path] | None = None, port: int = 0
+) -> AsyncIterator[Door]:
+    """Functions `echo` and `failing` exist; `hanging` answers when the test says so."""
+    dispatcher, control = FakeDispatcher(), FakeControl()
+    dispatcher.add("echo", echo)
+    dispatcher.add("failing", failing)
+    dispatcher.add("hanging", lambda invocation: None)
+    server = GrpcServer(
+        dispatcher,
+        control,
+        address=f"127.0.0.1:{port}",
+        region=REGION,
+        tokens=(lambda: [DIGEST]) if auth else None,
+        tls=tls,
+    )
+    bound = await server.start()
+    try:
+        # A channel pool of its own: no connection is shared with an earlier server on the same port.
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound}", options=options) as channel:
+            yield Door(dispatcher, control, server, bound, channel)
+    finally:
+        await server.stop(0)
+
+
+async def refused(call: Any) -> grpc.aio.AioRpcError:
+    """The error of a call that must fail."""
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error
+    raise AssertionError("the call succeeded")
