@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.client import ask
 from benchmarks.signing import Signer
-from tests.support.leaks import descendants
+from tests.support.processes import workers_of
 from tests.support.server import Server, forklight_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,23 +97,6 @@ def invoke_once(server: Server, name: str, body: bytes = BODY) -> bytes:
     return answer
 
 
-def nested_pids(pid: int) -> list[int]:
-    """The ids of a process in every pid namespace it is in, outermost first; [] when it is gone."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return [int(part) for part in line.split()[1:]]
-    return []
-
-
-def is_python(pid: int) -> bool:
-    """Workers and zygotes are forks of an interpreter; a sandbox's pid 1 is a small static program."""
-    with contextlib.suppress(OSError):
-        return b"start.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
-
-
 def workers(server: Server) -> list[int]:
-    """Host pids of the workers (and function zygotes): interpreters inside a pid namespace of their own."""
-    outside = len(nested_pids(server.pid))
-    return [pid for pid in descendants(server.pid) if len(nested_pids(pid)) > outside and is_python(pid)]
+    """Host pids of the workers (and function zygotes)."""
+    return workers_of(server.pid)
