@@ -1,0 +1,174 @@
+/* sandbox.guests.python._native: the little C that the guest needs, for every CPython from 3.11 on (limited API).
+ *
+ * A plain extension and not cffi: a function may bundle another cffi than ours. */
+#ifndef Py_LIMITED_API
+#define Py_LIMITED_API 0x030B0000
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "fork_worker.h"
+#include "json_shape.h"
+
+#include <errno.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* OSError whose `filename` is the name of the step. */
+static PyObject *
+raise_step(int error, const char *step)
+{
+    errno = error;
+    return PyErr_SetFromErrnoWithFilename(PyExc_OSError, step);
+}
+
+static int
+read_attach(PyObject *list, struct fg_plan *plan)
+{
+    Py_ssize_t count = PyList_Size(list);
+    if (count < 0 || count > FG_MAX_ATTACH)
+        goto bad;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        long fd = PyLong_AsLong(PyList_GetItem(list, i));
+        if (fd == -1 && PyErr_Occurred())
+            return -1;
+        plan->attach[i] = (int)fd;
+    }
+    plan->attach_count = (size_t)count;
+    return 0;
+bad:
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "too many cgroup files");
+    return -1;
+}
+
+/* The paths are borrowed from `list`, which outlives the call. */
+static int
+read_trees(PyObject *list, struct fg_plan *plan)
+{
+    Py_ssize_t count = PyList_Size(list);
+    if (count > FG_MAX_TREES)
+        PyErr_SetString(PyExc_ValueError, "too many mounts");
+    if (count < 0 || count > FG_MAX_TREES)
+        return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *pair = PyList_GetItem(list, i);
+        if (!pair || !PyArg_ParseTuple(pair, "is", &plan->trees[i].fd, &plan->trees[i].path))
+            return -1;
+    }
+    plan->tree_count = (size_t)count;
+    return 0;
+}
+
+static int
+read_rlimits(PyObject *list, struct fg_plan *plan)
+{
+    Py_ssize_t count = PyList_Size(list);
+    if (count > FG_MAX_RLIMITS)
+        PyErr_SetString(PyExc_ValueError, "too many resource limits");
+    if (count < 0 || count > FG_MAX_RLIMITS)
+        return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *pair = PyList_GetItem(list, i);
+        unsigned long long value;
+        if (!pair || !PyArg_ParseTuple(pair, "iK", &plan->rlimits[i].resource, &value))
+            return -1;
+        plan->rlimits[i].value = value;
+    }
+    plan->rlimit_count = (size_t)count;
+    return 0;
+}
+
+PyDoc_STRVAR(fork_worker_doc,
+             "fork_worker(*, channel, log=-1, shell=-1, join=0, cgroup=-1, attach=[], trees=[], rlimits=[], drop=False,\n"
+             "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, control=False)\n"
+             "-> (pid, pidfd) in the zygote, (0, -1) in the child, which is then set up as asked.\n\n"
+             "Borrows every fd. OSError.filename names the step that failed in the zygote. A step that fails in the\n"
+             "child is reported on its channel and ends the child with status 120.");
+
+static PyObject *
+fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    (void)self;
+    static char *names[] = {"channel", "log",     "shell", "join", "cgroup",  "attach",  "trees",  "rlimits", "drop",
+                            "set_ids", "uid",     "gid",   "workdir", "seccomp", "legacy", "control", NULL};
+    struct fg_plan plan = {.channel = -1, .log = -1, .shell = -1, .cgroup = -1};
+    PyObject *attach = NULL, *trees = NULL, *rlimits = NULL;
+    const char *seccomp = NULL;
+    Py_ssize_t seccomp_bytes = 0;
+    unsigned int uid = 0, gid = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$iiiiiO!O!O!ppIIzy#pp", names, &plan.channel, &plan.log,
+                                     &plan.shell, &plan.join, &plan.cgroup, &PyList_Type, &attach, &PyList_Type,
+                                     &trees, &PyList_Type, &rlimits, &plan.drop, &plan.set_ids, &uid, &gid,
+                                     &plan.workdir, &seccomp, &seccomp_bytes, &plan.legacy, &plan.control))
+        return NULL;
+    if (plan.channel < 0)
+        return PyErr_Format(PyExc_ValueError, "no channel");
+    if ((attach && read_attach(attach, &plan)) || (trees && read_trees(trees, &plan)) ||
+        (rlimits && read_rlimits(rlimits, &plan)))
+        return NULL;
+    plan.uid = uid;
+    plan.gid = gid;
+    plan.seccomp = seccomp;
+    plan.seccomp_bytes = (size_t)seccomp_bytes;
+
+    const char *step = "";
+    int pidfd = -1;
+    PyOS_BeforeFork();
+    pid_t pid = fg_clone(&plan, &pidfd, &step);
+    if (pid == 0) {
+        fg_become_worker(&plan);
+        PyOS_AfterFork_Child();
+        return Py_BuildValue("(ii)", 0, -1);
+    }
+    PyOS_AfterFork_Parent();
+    if (pid < 0)
+        return raise_step((int)-pid, step);
+    return Py_BuildValue("(ii)", (int)pid, pidfd);
+}
+
+PyDoc_STRVAR(usage_doc, "usage() -> (CPU time of this process in ns, peak resident memory in KiB)");
+
+static PyObject *
+usage(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    struct timespec cpu;
+    struct rusage resources;
+    if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) != 0 || getrusage(RUSAGE_SELF, &resources) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("(Ll)", (long long)cpu.tv_sec * 1000000000LL + cpu.tv_nsec, resources.ru_maxrss);
+}
+
+PyDoc_STRVAR(has_named_tuples_doc,
+             "has_named_tuples(value) -> whether a tuple with _asdict() is somewhere in dicts, lists and tuples of value");
+
+static PyObject *
+has_named_tuples(PyObject *self, PyObject *value)
+{
+    (void)self;
+    int found = fg_has_named_tuples(value);
+    return found < 0 ? NULL : PyBool_FromLong(found);
+}
+
+static PyMethodDef methods[] = {
+    {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS, fork_worker_doc},
+    {"usage", usage, METH_NOARGS, usage_doc},
+    {"has_named_tuples", has_named_tuples, METH_O, has_named_tuples_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_doc = "C part of the Python guest.", .m_size = 0, .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,21 @@
+def fork_worker(
+    *,
+    channel: int,
+    log: int = -1,
+    shell: int = -1,
+    join: int = 0,
+    cgroup: int = -1,
+    attach: list[int] = ...,
+    trees: list[tuple[int, str]] = ...,
+    rlimits: list[tuple[int, int]] = ...,
+    drop: bool = False,
+    set_ids: bool = False,
+    uid: int = 0,
+    gid: int = 0,
+    workdir: str | None = None,
+    seccomp: bytes = b"",
+    legacy: bool = False,
+    control: bool = False,
+) -> tuple[int, int]: ...
+def usage() -> tuple[int, int]: ...
+def has_named_tuples(value: object) -> bool: ...

@@ -1,0 +1,108 @@
+"""A worker's environment variables, built from nothing: Lambda's own set and the function's (Lambda developer guide,
+"Defined runtime environment variables"; values as real python3.x environments show them)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+Document = Mapping[str, object]
+
+_DEFAULTS = {
+    "LANG": "en_US.UTF-8",
+    "LC_CTYPE": "C.UTF-8",
+    "TZ": ":UTC",
+    "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+    "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+    "PYTHONPATH": "/var/runtime",
+    "SHLVL": "0",
+    "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+    "AWS_XRAY_DAEMON_ADDRESS": "169.254.79.129:2000",
+    "_AWS_XRAY_DAEMON_ADDRESS": "169.254.79.129",
+    "_AWS_XRAY_DAEMON_PORT": "2000",
+}
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": ("access_key_id", "AccessKeyId", "AWS_ACCESS_KEY_ID"),
+    "AWS_SECRET_ACCESS_KEY": ("secret_access_key", "SecretAccessKey", "AWS_SECRET_ACCESS_KEY"),
+    "AWS_SESSION_TOKEN": ("session_token", "SessionToken", "AWS_SESSION_TOKEN"),
+}
+# A library that starts threads when it is imported makes a process that cannot be forked.
+_ONE_THREAD = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
+)
+
+
+def build(document: Document) -> dict[str, str]:
+    """Later groups win: Lambda's defaults, the user's variables, what nobody may change."""
+    user = document.get("env")
+    task_root = str(document["task_root"])
+    reserved = {
+        "_HANDLER": document["handler"],
+        "LAMBDA_TASK_ROOT": task_root,
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{document['runtime']}",
+        "AWS_REGION": document["region"],
+        "AWS_DEFAULT_REGION": document["region"],
+        "AWS_LAMBDA_FUNCTION_NAME": document["function_name"],
+        "AWS_LAMBDA_FUNCTION_VERSION": document["function_version"],
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": document["memory_limit_in_mb"],
+        "AWS_LAMBDA_LOG_GROUP_NAME": document["log_group_name"],
+        "AWS_LAMBDA_INITIALIZATION_TYPE": document.get("init_type") or "on-demand",
+        **of_instance(document),
+    }
+    if str(document.get("log_format", "")).upper() == "JSON":
+        reserved["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+    if document.get("log_level"):
+        reserved["AWS_LAMBDA_LOG_LEVEL"] = document["log_level"]
+    if document.get("runtime_api"):
+        reserved["AWS_LAMBDA_RUNTIME_API"] = document["runtime_api"]
+    return {
+        **_DEFAULTS,
+        "PWD": task_root,
+        **{str(k): str(v) for k, v in (user if isinstance(user, Mapping) else {}).items()},
+        **{k: str(v) for k, v in reserved.items()},
+    }
+
+
+def of_instance(document: Document) -> dict[str, str]:
+    """The variables that differ between two workers of one function."""
+    return {"AWS_LAMBDA_LOG_STREAM_NAME": log_stream_name(document), **_credentials(document)}
+
+
+def log_stream_name(document: Document) -> str:
+    born = document.get("born")
+    day = time.strftime("%Y/%m/%d", time.gmtime(born if isinstance(born, int | float) else None))
+    return f"{day}/[{document['function_version']}]{document.get('instance', '')}"
+
+
+def _credentials(document: Document) -> dict[str, str]:
+    given = document.get("credentials")
+    if not isinstance(given, Mapping):
+        return {}
+    found = {}
+    for variable, names in _CREDENTIALS.items():
+        for name in names:
+            if given.get(name):
+                found[variable] = str(given[name])
+    return found
+
+
+def install(variables: Mapping[str, str]) -> None:
+    """Replaces os.environ, the C environment and the time zone."""
+    os.environ.clear()
+    os.environ.update(variables)
+    time.tzset()
+
+
+def hold_threads_back() -> list[str]:
+    """Before the import of code that will be forked. Returns what `release_threads` has to take away again."""
+    names = [name for name in _ONE_THREAD if name not in os.environ]
+    for name in names:
+        os.environ[name] = _ONE_THREAD[name]
+    return names
+
+
+def release_threads(names: list[str]) -> None:
+    for name in names:
+        os.environ.pop(name, None)

@@ -1,0 +1,129 @@
+"""The loop of a zygote: take an order, fork, hand the pidfd back. Runs with one thread and no user code in a runtime zygote; in a
+function zygote the user's module is loaded and nothing of it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import _socket
+
+from . import messages
+from ._native import fork_worker
+from .messages import Message
+
+_NAMESPACES = {
+    "pid": 0x20000000,
+    "mnt": 0x00020000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "net": 0x40000000,
+    "cgroup": 0x02000000,
+}
+# Generic numbering of asm-generic/resource.h, which x86-64 and arm64 share.
+_RLIMITS = {
+    name: number
+    for number, name in enumerate(
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+    )
+}
+# What every worker gets unless the order says otherwise: no core files, no more of the kernel's memory than a function needs.
+_WORKER_RLIMITS = {
+    "CORE": 0,
+    "NOFILE": 1024,
+    "MEMLOCK": 65536,
+    "SIGPENDING": 1024,
+    "MSGQUEUE": 0,
+    "NICE": 0,
+    "RTPRIO": 0,
+}
+_TASK_ROOT = "/var/task"
+_TREE = "tree:"
+
+
+class ForkServer:
+    """`control` is the zygote's control socket. Inside a sandbox (`sandboxed`) clone3 is forbidden and there is nothing to drop."""
+
+    def __init__(self, control: _socket.socket, seccomp: bytes, sandboxed: bool) -> None:
+        self._control = control
+        self._seccomp = seccomp
+        self._sandboxed = sandboxed
+
+    def serve(self) -> str | None:
+        """Returns only in a forked child, with its role, or when the control socket is closed, with None."""
+        while True:
+            received = messages.receive(self._control)
+            if received is None:
+                return None
+            order, fds = received
+            role = self._fork(order, fds)
+            if role is not None:
+                # fd 3 is the child's own now; the object must not close it.
+                self._control.detach()
+                return role
+
+    def _fork(self, order: Message, fds: list[int]) -> str | None:
+        """The child's role in the child, None in the zygote."""
+        number = order.get("id")
+        role = "zygote" if order.get("role") == "zygote" else "worker"
+        try:
+            if order.get("op") != "fork":
+                raise ValueError(f"unknown order {order.get('op')!r}")
+            pid, pidfd = self._clone(order, fds, role)
+            if pid == 0:
+                return role
+            messages.send(self._control, {"op": "forked", "id": number}, pidfd)
+            os.close(pidfd)
+        except OSError as error:
+            failed: Message = {"step": error.filename or "order", "errno": error.errno or 0, "detail": str(error)}
+            messages.send(self._control, {"op": "failed", "id": number, **failed})
+        except (KeyError, TypeError, ValueError) as error:
+            failed = {"step": "order", "errno": 22, "detail": f"{type(error).__name__}: {error}"}
+            messages.send(self._control, {"op": "failed", "id": number, **failed})
+        for fd in fds:
+            os.close(fd)
+        return None
+
+    def _clone(self, order: Message, fds: list[int], role: str) -> tuple[int, int]:
+        names = _strings(order.get("fds"))
+        if len(names) != len(fds):
+            raise ValueError(f"{len(names)} fd names for {len(fds)} fds")
+        by_name = dict(zip(names, fds, strict=True))
+        sandbox = "shell" in by_name
+        drop = bool(order.get("drop", True)) and not self._sandboxed
+        ids = drop and not order.get("keep_ids", False)
+        asked = order.get("rlimits")
+        rlimits = {**(_WORKER_RLIMITS if drop else {}), **(asked if isinstance(asked, Mapping) else {})}
+        return fork_worker(
+            channel=by_name["control" if role == "zygote" else "channel"],
+            log=by_name.get("log", -1),
+            shell=by_name.get("shell", -1),
+            join=sum(_NAMESPACES[name] for name in _strings(order.get("join"))) if sandbox else 0,
+            cgroup=by_name.get("cgroup", -1),
+            attach=[fd for name, fd in zip(names, fds, strict=True) if name in ("tasks", "procs")],
+            trees=[
+                (fd, name[len(_TREE) :])
+                for name, fd in zip(names, fds, strict=True)
+                if name.startswith(_TREE)
+            ],
+            rlimits=[(_RLIMITS[name], int(value)) for name, value in rlimits.items()],
+            drop=drop,
+            set_ids=ids,
+            uid=_number(order, "uid") if ids else 0,
+            gid=_number(order, "gid") if ids else 0,
+            workdir=_TASK_ROOT if sandbox else None,
+            seccomp=self._seccomp,
+            legacy=self._sandboxed,
+            control=role == "zygote",
+        )
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def _number(order: Message, name: str) -> int:
+    value = order[name]
+    if not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name} must be a positive number, not {value!r}")
+    return value

@@ -1,0 +1,72 @@
+"""A zygote of one function version: runs the user's module code once, then forks workers that have it loaded.
+
+It is a worker in every respect of privilege: it has dropped everything before the first line of user code.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import _socket
+
+from . import faults, function_init, log_capture, messages, reseed, snapshot_hooks, unforkable
+from .channel import Channel
+from .environment import Document
+from .fork_server import ForkServer
+from .function_init import Function
+from .handler import Handler
+from .log_capture import ErrorLog
+from .worker_loop import run
+
+_CONTROL = 3
+_OWN_FDS = frozenset((0, 1, 2, _CONTROL))
+
+
+def main(standard_library: list[str], errors: ErrorLog) -> None:
+    """Ends with SystemExit in the zygote; in a child it never returns."""
+    control = _socket.socket(fileno=_CONTROL)
+    received = messages.receive(control)
+    if received is None:
+        sys.exit(0)
+    document = received[0]["document"]
+    assert isinstance(document, dict)
+    started = time.perf_counter_ns()
+    try:
+        function = _prepare(document, standard_library, errors)
+    except Exception as error:
+        report = faults.error_of(error)
+        errors.write(report)
+        log_capture.flush()
+        messages.send(control, {"op": "init_failed", "error": report})
+        messages.receive(control)  # until killed
+        sys.exit(1)
+    log_capture.flush()
+    obstacles = unforkable.obstacles(_OWN_FDS)
+    # Collected and frozen, so that no collection in a child ever touches, and so copies, what all of them share.
+    gc.collect()
+    gc.freeze()
+    init_us = (time.perf_counter_ns() - started) // 1000
+    messages.send(control, {"op": "ready", "init_us": init_us, "unforkable": obstacles})
+    if ForkServer(control, b"", sandboxed=True).serve() is None:
+        sys.exit(0)
+    _restored(function, errors)
+
+
+def _prepare(document: Document, standard_library: list[str], errors: ErrorLog) -> Function:
+    function = function_init.load(document, standard_library, errors, to_be_forked=True)
+    snapshot_hooks.run_before_snapshot()
+    return function
+
+
+def _restored(function: Function, errors: ErrorLog) -> None:
+    reseed.reseed()
+
+    def restore(document: Document) -> tuple[Handler, int]:
+        started = time.perf_counter_ns()
+        function_init.refresh(document)
+        snapshot_hooks.run_after_restore()
+        return function.handler, (time.perf_counter_ns() - started) // 1000
+
+    run(Channel(3), errors, restore)

@@ -1,0 +1,27 @@
+"""After a fork: sources of randomness that would otherwise repeat in every worker of one zygote.
+
+`random` is reseeded by its own at-fork hook, `secrets`, `tempfile` and os.urandom ask the kernel. Out of reach, and the duty of a
+function's after-restore hook: generators that the module itself made at import (`random.Random()`, `numpy.random.default_rng()`)
+and the secret of str hashes, which all workers of one zygote share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def reseed() -> None:
+    # Looked up, not imported: what the function has not loaded needs nothing.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    ssl = sys.modules.get("_ssl")
+    if ssl is not None:
+        # OpenSSL notices a fork by a changed pid; in a pid namespace of a few processes, do not rely on that alone.
+        ssl.RAND_add(os.urandom(32), 0.0)
+    uuid = sys.modules.get("uuid")
+    if uuid is not None:
+        for name in ("_node", "_last_timestamp"):
+            if hasattr(uuid, name):
+                setattr(uuid, name, None)

@@ -1,0 +1,130 @@
+"""A worker's life: one INIT, then one invocation after the other until the host closes the channel.
+
+After an answer the worker does nothing but block in read: whatever it did then would delay the answer of somebody else, because
+host and worker often share a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import faults, log_capture
+from ._native import usage
+from .channel import ERROR, INIT, INIT_FAILED, READY, RESULT, Channel, Frame
+from .context import LambdaContext
+from .environment import Document
+from .faults import ErrorJson
+from .handler import Handler
+from .log_capture import ErrorLog, current
+from .marshal import marshal_response, to_json, unmarshal_event
+
+_TOO_LARGE = {
+    "errorType": faults.RESPONSE_SIZE_TOO_LARGE,
+    "errorMessage": "Response payload size exceeded maximum allowed payload size "
+    f"({faults.MAX_RESPONSE_BYTES} bytes).",
+}
+_FORKED_CHILD_EXIT = 0
+
+
+def run(channel: Channel, errors: ErrorLog, load: Callable[[Document], tuple[Handler, int]]) -> None:
+    """Never returns normally. `load` makes the handler of an init document and says how many microseconds it took.
+
+    SystemExit and other BaseExceptions of the user's code pass through: the process then ends as it would on Lambda.
+    """
+    frame = channel.receive()
+    if frame is None or frame.kind != INIT:
+        os._exit(0)
+    pid = os.getpid()
+    try:
+        handler, init_us = load(json.loads(bytes(frame.body)))
+    except Exception as error:
+        report = faults.error_of(error)
+        errors.write(report)
+        log_capture.flush()
+        _leave_if_forked(pid)
+        channel.send(INIT_FAILED, _error_bytes(report))
+        channel.receive()  # until killed: an exit now would race with the reading of the frame
+        os._exit(1)
+    log_capture.flush()
+    _leave_if_forked(pid)
+    channel.send(READY, aux=init_us)
+    _serve(channel, errors, handler, pid)
+
+
+def _serve(channel: Channel, errors: ErrorLog, handler: Handler, pid: int) -> None:
+    now, getpid, flush = time.perf_counter_ns, os.getpid, log_capture.flush
+    cpu_before, _ = usage()
+    while True:
+        frame = channel.receive()
+        if frame is None:
+            os._exit(0)
+        started = now()
+        kind, payload = _invoke(frame, handler, errors)
+        flush()
+        if getpid() != pid:
+            os._exit(_FORKED_CHILD_EXIT)
+        cpu, peak_kib = usage()
+        channel.answer(kind, frame.nonce, now() - started, cpu - cpu_before, peak_kib, payload)
+        cpu_before = cpu
+
+
+def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, bytes]:
+    digits = frame.nonce.hex()
+    request_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    current.request_id = request_id
+    try:
+        context = _context(frame, request_id)
+        payload = marshal_response(handler(unmarshal_event(frame.body), context))
+    except Exception as error:
+        report = faults.error_of(error, request_id)
+        errors.write(report)
+        return ERROR, _error_bytes(report)
+    if len(payload) > faults.MAX_RESPONSE_BYTES:
+        sys.stderr.write(
+            f"[ERROR] [{time.time_ns() // 1_000_000}] LAMBDA_RUNTIME Failed to post handler success response. "
+            "Http response code: 413.\n"
+        )
+        return ERROR, json.dumps(_TOO_LARGE).encode()
+    return RESULT, payload
+
+
+def _context(frame: Frame, request_id: str) -> LambdaContext:
+    meta: dict[str, Any] = json.loads(bytes(frame.meta)) if frame.meta else {}
+    tenant_id = meta.get("tenant_id")
+    current.tenant_id = tenant_id
+    trace_id = meta.get("trace_id")
+    if trace_id:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+    elif "_X_AMZN_TRACE_ID" in os.environ:
+        del os.environ["_X_AMZN_TRACE_ID"]
+    return LambdaContext(
+        request_id,
+        frame.aux,
+        meta.get("arn"),
+        meta.get("client_context"),
+        meta.get("identity"),
+        tenant_id,
+    )
+
+
+def _error_bytes(report: ErrorJson) -> bytes:
+    try:
+        payload = to_json(report)
+    except UnicodeEncodeError:  # a lone surrogate in a message: escape it
+        payload = json.dumps(report).encode()
+    if len(payload) > faults.MAX_RESPONSE_BYTES:
+        payload = to_json({**report, "stackTrace": []})
+    return payload
+
+
+def _leave_if_forked(pid: int) -> None:
+    """A child that the user's code forked came back to us: it is not the worker and must not speak for it."""
+    if os.getpid() != pid:
+        os._exit(_FORKED_CHILD_EXIT)
+
+
