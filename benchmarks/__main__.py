@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, one table.
 
-`python -m benchmarks NAME...` chooses; `--quick` shortens; `--json` for machines. Exit status 1 when a bar is missed or a benchmark fails.
+`python -m benchmarks NAME...` chooses; `--quick` shortens; `--json` for machines. Exit status 1 when a bar is missed or
+a benchmark fails.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 READY = re.compile(rb"^forklight ready\b(?P<rest>.*)$", re.MULTILINE)
-START_TIMEOUT_S = 30.0
+# The very first start of a state folder copies the runtime layer.
+START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0
 
 
