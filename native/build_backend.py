@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from setuptools.command.build_ext import build_ext as setuptools_build_ext
 NATIVE = Path(__file__).resolve().parent
 HEADER = NATIVE / "include" / "sandbox_native.h"
 FOLDERS = {"sandbox._native": "src", "sandbox.guests.python._native": "guest"}
-WARNINGS = (
-    "-Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wswitch-enum -Wvla".split()
-)
-HARDENING = "-O2 -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection".split()
-LINK_HARDENING = "-Wl,-z,relro,-z,now,-z,noexecstack".split()
+WARNINGS = [
+    *("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes"),
+    *("-Wformat=2", "-Wswitch-enum", "-Wvla"),
+]
+HARDENING = ["-O2", "-D_FORTIFY_SOURCE=3", "-fstack-protector-strong", "-fstack-clash-protection"]
+LINK_HARDENING = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
 LANGUAGE = ["-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden"]
 
 
@@ -102,7 +102,7 @@ class build_ext(setuptools_build_ext):
         flags = [*LANGUAGE, *WARNINGS, *HARDENING, "-ffunction-sections", "-fdata-sections"]
         link = [*LINK_HARDENING, "-static", "-Wl,--gc-sections", "-s"]
         command = [*compiler, *flags, *includes, *sources, *link, "-o", str(unfinished)]
-        print("building forklight-init", file=sys.stderr)
+        self.announce("building forklight-init")
         if subprocess.run(command, check=False).returncode:
             raise SystemExit("forklight: the compiler could not build forklight-init (messages above)")
         # A running supervisor keeps executing the old file; writing into it would be refused (ETXTBSY).

@@ -1,0 +1,314 @@
+"""Limits, accounting and sure death: one cgroup per worker, v2 or v1, chosen once at start.
+
+A *leaf* is used for one worker and thrown away. It is never used again after `kill`: on Linux 6.18 a cgroup to which cgroup.kill was
+ever written kills everything that is later cloned into it. All leaves sit in one *slice* of ours, so that what a dead supervisor
+left can be found and removed as a whole.
+
+Nobody here writes cgroup.procs on a path where somebody waits: moving a process that way takes an RCU grace period, 7 ms and more.
+Processes are born in their leaf (v2: CLONE_INTO_CGROUP) or write themselves into its `tasks` files (v1), which has no such wait.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Protocol
+
+from sandbox.errors import SandboxError
+from sandbox.limits import Limits
+
+SLICE_PREFIX = "forklight-"
+
+# Each worker's sandbox has a first process of its own, which counts as well.
+EXTRA_PIDS = 1
+
+
+class Leaf(Protocol):
+    """One single-use cgroup. On a host without usable cgroups every call does nothing and every count is 0."""
+
+    def set_limits(self, limits: Limits, *, boost: bool = False) -> None:
+        """Also for a leaf that has limits already. `boost`: no CPU quota, as Lambda has it while a function initialises."""
+
+    def attach_fds(self, inside_zygote: bool) -> list[tuple[str, int]]:
+        """What a forking zygote needs to put its child here: ("cgroup", fd), ("tasks", fd)... or, for a zygote without
+        privileges, ("procs", fd). The descriptors belong to the leaf and close with `remove` or `release`."""
+
+    def oom_kills(self) -> int:
+        """How many processes of this leaf the kernel has killed for want of memory."""
+
+    def memory_peak_kib(self) -> int: ...
+
+    def cpu_ns(self) -> int: ...
+
+    def kill(self) -> None:
+        """SIGKILL for every process in it; none can escape by forking. Does not wait for their end."""
+
+    def release(self) -> None:
+        """Close the descriptors of attach_fds; a later attach_fds opens them again."""
+
+    def remove(self) -> bool:
+        """rmdir. False while processes are still in it or ending. True also when it is gone already."""
+
+
+class Tree(Protocol):
+    """All cgroups of this supervisor."""
+
+    version: int  # 2, 1 or 0 = none
+    weaknesses: dict[str, str]  # feature of the isolation report -> why it is not enforced
+    directories: list[str]  # what a successor has to kill and remove if we die
+
+    def new_leaf(self, name: str, limits: Limits) -> Leaf: ...
+
+    def close(self) -> None:
+        """Kill and remove everything of ours. Waits for the end of the processes, at most a few seconds."""
+
+
+class NullLeaf:
+    """The leaf of a host without cgroups."""
+
+    def set_limits(self, limits: Limits, *, boost: bool = False) -> None: ...
+
+    def attach_fds(self, inside_zygote: bool) -> list[tuple[str, int]]:
+        return []
+
+    def oom_kills(self) -> int:
+        return 0
+
+    def memory_peak_kib(self) -> int:
+        return 0
+
+    def cpu_ns(self) -> int:
+        return 0
+
+    def kill(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def remove(self) -> bool:
+        return True
+
+
+class NullTree:
+    version = 0
+
+    def __init__(self, why: str) -> None:
+        self.weaknesses = dict.fromkeys(("cgroup", "memory", "swap", "pids", "cpu", "kill"), why)
+        self.directories: list[str] = []
+
+    def new_leaf(self, name: str, limits: Limits) -> Leaf:
+        return NullLeaf()
+
+    def close(self) -> None: ...
+
+
+def attach_arguments(leaf: Leaf | None) -> tuple[list[int], int]:
+    """(v1 tasks descriptors, v2 directory descriptor or -1) for a process that we start ourselves."""
+    tasks: list[int] = []
+    cgroup = -1
+    for name, fd in leaf.attach_fds(inside_zygote=False) if leaf is not None else ():
+        if name == "cgroup":
+            cgroup = fd
+        else:
+            tasks.append(fd)
+    return tasks, cgroup
+
+
+# ---- files of a cgroup directory ------------------------------------------------------------------------------
+
+
+def write(directory: str, name: str, value: str) -> None:
+    """Raises SandboxError naming the file and the value."""
+    path = f"{directory}/{name}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise SandboxError(error.errno or 0, "set a cgroup limit", f"{value} > {path}") from error
+
+
+def read(directory: str, name: str) -> str:
+    """The whole file; raises OSError."""
+    fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    finally:
+        os.close(fd)
+
+
+def read_number(directory: str, name: str) -> int:
+    """A file of one number; 0 if it is not there (older kernels lack some, a removed cgroup lacks all)."""
+    try:
+        return int(read(directory, name))
+    except (OSError, ValueError):
+        return 0
+
+
+def read_field(directory: str, name: str, field: str) -> int:
+    """A number from a file of `name value` lines; 0 if there is none."""
+    try:
+        text = read(directory, name)
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == field and value.isdigit():
+            return int(value)
+    return 0
+
+
+def make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except OSError as error:
+        raise SandboxError(error.errno or 0, "make a cgroup", path) from error
+
+
+def remove_directory(path: str) -> bool:
+    """False while it is busy."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
+# ---- killing without cgroup.kill ---------------------------------------------------------------------------------
+
+
+def processes(directory: str) -> set[int]:
+    """Pids in this cgroup itself, not in its children."""
+    try:
+        return {int(pid) for pid in read(directory, "cgroup.procs").split()}
+    except OSError:
+        return set()
+
+
+def kill_processes(directory: str) -> None:
+    """SIGKILL all processes of one cgroup, which must not be able to grow (pids.max = 0, or no children that fork).
+
+    A pid read from a file may belong to somebody else a moment later. So: first a pidfd for each, then the list again; who is still
+    on it is who the pidfd means.
+    """
+    done: set[int] = set()
+    while pids := processes(directory) - done:
+        pidfds: dict[int, int] = {}
+        try:
+            for pid in pids:
+                try:
+                    pidfds[pid] = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    done.add(pid)
+            still_there = processes(directory)
+            for pid, pidfd in pidfds.items():
+                if pid in still_there:
+                    _kill(pidfd)
+                done.add(pid)
+        finally:
+            for pidfd in pidfds.values():
+                os.close(pidfd)
+
+
+def _kill(pidfd: int) -> None:
+    import signal
+
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def remove_tree(directory: str, patience_s: float = 5.0) -> bool:
+    """Kill everything below `directory` and remove it, children first. Waits for the processes to end. False if that took too long."""
+    deadline = time.monotonic() + patience_s
+    own = os.getpid()
+    while True:
+        for folder, _, _ in os.walk(directory, topdown=False):
+            if own not in processes(folder):
+                if os.path.exists(f"{folder}/pids.max"):
+                    _forbid_forks(folder)
+                kill_processes(folder)
+            remove_directory(folder)
+        if not os.path.isdir(directory):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+
+
+def _forbid_forks(folder: str) -> None:
+    try:
+        write(folder, "pids.max", "0")
+    except SandboxError:
+        pass  # it ended in the meantime
+
+
+# ---- where we are --------------------------------------------------------------------------------------------------
+
+
+def own_cgroups() -> dict[str, str]:
+    """Controller name -> path of our cgroup in its hierarchy, from /proc/self/cgroup; "" is v2."""
+    groups: dict[str, str] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            groups[controller] = path
+    return groups
+
+
+def hierarchies() -> tuple[dict[str, tuple[str, str]], tuple[str, str] | None]:
+    """Mounted hierarchies: v1 controller -> (mount point, root of the mount), and the same of v2 if it is mounted."""
+    v1: dict[str, tuple[str, str]] = {}
+    v2: tuple[str, str] | None = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        root, mount_point = (_unescape(field) for field in before.split(" ")[3:5])
+        kind, _, options = after.split(" ")[:3]
+        if kind == "cgroup2" and v2 is None:
+            v2 = mount_point, root
+        elif kind == "cgroup":
+            for option in options.split(","):
+                v1.setdefault(option, (mount_point, root))
+    return v1, v2
+
+
+def directory_of(mount: tuple[str, str], path: str) -> str:
+    """The directory of cgroup `path` below a mount that may show only a part of its hierarchy."""
+    mount_point, root = mount
+    if root != "/":
+        path = path.removeprefix(root) if path.startswith(root) else "/"
+    return mount_point + path.rstrip("/")
+
+
+def _unescape(field: str) -> str:
+    return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def choose(instance: str, *, rootless: bool) -> Tree:
+    """v2 where its controllers are usable, else v1, else none (the tree's weaknesses say why)."""
+    from sandbox.cgroup_v1 import V1Tree
+    from sandbox.cgroup_v2 import V2Tree
+
+    v1, v2 = hierarchies()
+    own = own_cgroups()
+    name = SLICE_PREFIX + instance
+    reasons: list[str] = []
+    if v2 is not None:
+        try:
+            return V2Tree.create(v2, own.get("", "/"), name, rootless=rootless)
+        except OSError as error:
+            reasons.append(f"v2: {error}")
+    if {"memory", "pids", "cpu"} <= v1.keys():
+        try:
+            return V1Tree.create(v1, own, name)
+        except OSError as error:
+            reasons.append(f"v1: {error}")
+    return NullTree("; ".join(reasons) or "no cgroup controllers are mounted")

@@ -1,0 +1,264 @@
+"""What this host offers, found out once at start, and the things made from it: cgroup leaves and shells."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import select
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from sandbox import cgroups, mounts, namespaces, native, network, seccomp, users
+from sandbox.cgroups import Leaf, Tree
+from sandbox.errors import SandboxError
+from sandbox.host_report import describe
+from sandbox.isolation import IsolationReport
+from sandbox.limits import Limits, worker_rlimits
+from sandbox.runtimes.python import Interpreter, find_interpreters
+from sandbox.shells import Shell
+from sandbox.tmp_volumes import TmpVolumes, find_mkfs
+
+INIT_PROGRAM = Path(__file__).parent / "bin" / "forklight-init"
+
+# Lambda has no /dev/shm at all; this is for the locks of multiprocessing.
+SHM_MB = 16
+
+_PROBE_LIMITS = Limits(memory_mb=128, tmp_mb=512)
+_PROBE_PATIENCE_S = 10.0
+
+
+class Host:
+    """Made by `prepare`. To be used by one thread, the supervisor's main thread: its end is the end of every sandbox."""
+
+    def __init__(
+        self, *, folder: Path, lock_fd: int, rootless: bool, tree: Tree, interpreters: Iterable[Interpreter]
+    ) -> None:
+        self.rootless = rootless
+        self.report = IsolationReport()
+        self.seccomp_program = seccomp.compile_program(platform.machine())
+        self._folder = folder
+        self._lock_fd = lock_fd
+        self._tree = tree
+        self._volumes: TmpVolumes | None = None
+        prefixes = {prefix for interpreter in interpreters for prefix in interpreter.prefixes}
+        self._shared_arguments = mounts.shared_arguments(prefixes)
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def prepare(cls, run_dir: Path, state_dir: Path) -> Host:
+        """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
+
+        As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise the calling process, which must have one
+        thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
+        another supervisor lives in `run_dir`.
+        """
+        rootless = os.geteuid() != 0
+        folder = run_dir / "sandbox"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        interpreters = find_interpreters().values()
+        lock_fd = _take_over(folder)
+        try:
+            if rootless:
+                _enter_user_namespace()
+            instance = f"{os.getpid()}-{os.urandom(4).hex()}"
+            tree = cgroups.choose(instance, rootless=rootless)
+            _record(lock_fd, tree)
+            host = cls(
+                folder=folder, lock_fd=lock_fd, rootless=rootless, tree=tree, interpreters=interpreters
+            )
+            try:
+                host._find_out()
+            except BaseException:
+                tree.close()
+                raise
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        return host
+
+    def close(self) -> None:
+        """Kill and remove everything of ours. The caller has reaped or forgotten its workers. Idempotent."""
+        if self._lock_fd < 0:
+            return
+        self._tree.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+    # ---- what the supervisor makes of it ---------------------------------------------------------------------------
+
+    def new_leaf(self, name: str, limits: Limits) -> Leaf:
+        """A cgroup; `name` must be new among the living. Raises SandboxError."""
+        return self._tree.new_leaf(name, limits)
+
+    def rlimits(self, limits: Limits) -> dict[str, int]:
+        """Resource limits for a worker, names without RLIMIT_: the `rlimits` of a fork request."""
+        return worker_rlimits(limits, cgroups=self._tree.version != 0)
+
+    def prepare_tmp(self, tmp_mb: int) -> None:
+        """Make what sandboxes with a /tmp of this size share, once per size: some 15 ms, else at the first spawn_shell of that size."""
+        if self._volumes is not None:
+            self._volumes.template(tmp_mb)
+
+    def spawn_shell(self, slot: int, *, network: str, tmp_mb: int, limits: Limits) -> Shell:
+        """Start a sandbox; it is complete when `finish` of the result says so, some milliseconds later. Raises SandboxError.
+
+        `slot` gives it its uid and the name of its cgroup: no other living sandbox may have it.
+        """
+        uid, gid = users.worker_ids(slot, rootless=self.rootless)
+        arguments = self._arguments(uid, gid, network, tmp_mb)
+        leaf = self.new_leaf(f"s{slot}", limits)
+        try:
+            pidfd, status_fd = self._start_init(arguments, leaf)
+        except BaseException:
+            leaf.remove()
+            raise
+        return Shell(
+            slot=slot, uid=uid, gid=gid, network=network, leaf=leaf, pidfd=pidfd, status_fd=status_fd
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _arguments(self, uid: int, gid: int, network_mode: str, tmp_mb: int) -> list[bytes]:
+        ids = [b"--user-namespace"] if self.rootless else [b"--uid", b"%d" % uid, b"--gid", b"%d" % gid]
+        volume = self._volumes.init_arguments(tmp_mb) if self._volumes is not None else []
+        return [
+            os.fsencode(INIT_PROGRAM),
+            *(b"--status-fd", b"3", b"--root", os.fsencode(self._mount_point)),
+            *(b"--hostname", mounts.HOSTNAME.encode()),
+            *(b"--tmp-megabytes", b"%d" % tmp_mb, b"--shm-megabytes", b"%d" % SHM_MB),
+            *ids,
+            *network.init_arguments(network_mode),
+            *volume,
+            *self._shared_arguments,
+            *mounts.own_arguments(uid, gid, network_mode),
+        ]
+
+    def _start_init(self, arguments: list[bytes], leaf: Leaf) -> tuple[int, int]:
+        tasks, cgroup = cgroups.attach_arguments(leaf)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            pidfd = native.spawn(
+                arguments,
+                [null, null, null, status_write],
+                tasks=tasks,
+                cgroup=cgroup,
+                namespaces=namespaces.CLONE_NEWPID,
+            )
+        except BaseException:
+            os.close(status_read)
+            raise
+        finally:
+            os.close(status_write)
+            os.close(null)
+        return pidfd, status_read
+
+    @property
+    def _mount_point(self) -> Path:
+        """Where forklight-init mounts a new root in its own mount namespace; on the host it stays empty."""
+        return self._folder / "root"
+
+    def _find_out(self) -> None:
+        """Make one sandbox as a trial, with an image for /tmp if possible, and write the report from what worked."""
+        self._mount_point.mkdir(exist_ok=True)
+        no_image = self._choose_tmp()
+        self._try_out("none")
+        describe(
+            self.report,
+            rootless=self.rootless,
+            tree=self._tree,
+            seccomp=bool(self.seccomp_program),
+            tmp_without_image=no_image,
+        )
+
+    def _choose_tmp(self) -> str:
+        """Why /tmp cannot be an image of its own here; "" if it can."""
+        if self.rootless:
+            return "loop devices need root"
+        mkfs = find_mkfs()
+        if mkfs is None:
+            return "mkfs.ext4 is not installed (package e2fsprogs)"
+        try:
+            self._volumes = TmpVolumes(self._folder, mkfs)
+            self._try_out("none")
+        except SandboxError as error:
+            self._volumes = None
+            return str(error)
+        return ""
+
+    def _try_out(self, network_mode: str) -> None:
+        """Make and destroy one sandbox. Raises what went wrong."""
+        shell = self.spawn_shell(0, network=network_mode, tmp_mb=_PROBE_LIMITS.tmp_mb, limits=_PROBE_LIMITS)
+        try:
+            select.select([shell.status_fd], [], [], _PROBE_PATIENCE_S)
+            shell.finish()
+        finally:
+            shell.kill()
+            select.select([shell.pidfd], [], [], _PROBE_PATIENCE_S)
+            shell.try_reap()
+            shell.close()
+            _remove(shell.leaf)
+
+
+def _remove(leaf: Leaf) -> None:
+    deadline = time.monotonic() + _PROBE_PATIENCE_S
+    while not leaf.remove() and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _enter_user_namespace() -> None:
+    try:
+        native.enter_user_namespace()
+    except SandboxError as error:
+        raise SandboxError(
+            error.errno or 0,
+            "this host lets ordinary users make no sandboxes: user namespaces are switched off "
+            "(sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone or "
+            "kernel.apparmor_restrict_unprivileged_userns); run forklight as root",
+            error.step,
+        ) from error
+
+
+# ---- one supervisor per run_dir --------------------------------------------------------------------------------------
+
+
+def _take_over(folder: Path) -> int:
+    """Lock the folder for our lifetime and clear away what a dead predecessor noted in it. Returns the lock's descriptor."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SandboxError(
+                error.errno or 0, "another supervisor is using this directory", str(folder)
+            ) from None
+        for directory in _recorded(fd):
+            if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory):
+                cgroups.remove_tree(directory)
+        for leftover in folder.glob("tmp-*"):
+            leftover.unlink(missing_ok=True)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _recorded(fd: int) -> list[str]:
+    try:
+        directories = json.loads(os.pread(fd, 65536, 0) or b"{}").get("cgroups", [])
+    except (ValueError, AttributeError):
+        return []
+    return [directory for directory in directories if isinstance(directory, str)]
+
+
+def _record(fd: int, tree: Tree) -> None:
+    note = json.dumps({"pid": os.getpid(), "cgroups": tree.directories}).encode()
+    os.pwrite(fd, note, 0)
+    os.ftruncate(fd, len(note))

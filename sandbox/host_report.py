@@ -1,0 +1,94 @@
+"""Turns what `Host` found out into the isolation report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sandbox.cgroups import Tree
+from sandbox.isolation import IsolationReport
+
+
+def describe(
+    report: IsolationReport, *, rootless: bool, tree: Tree, seccomp: bool, tmp_without_image: str
+) -> None:
+    """Called after a trial sandbox was made: all that forklight-init does by itself is known to work."""
+    for name in ("pid", "mnt", "ipc", "uts", "net"):
+        report.enforced(name)
+    report.enforced("capabilities")
+    report.enforced("no-new-privs")
+    _describe_identity(report, rootless)
+    _describe_cgroups(report, tree)
+    _describe_seccomp(report, seccomp)
+    if tmp_without_image:
+        report.degraded("tmp-size", f"/tmp is memory and counts as such: {tmp_without_image}")
+    else:
+        report.enforced("tmp-size", "an ext4 image of its own per sandbox")
+    report.degraded(
+        "network-host", 'a function with network "host" shares the host\'s network namespace (weak)'
+    )
+    report.degraded(
+        "zygote-sharing",
+        "workers of one runtime share the memory layout of their zygote; workers of a function's snapshot share its sandbox and /tmp",
+    )
+    if _core_pattern_is_pipe():
+        report.degraded(
+            "core-dumps", "the host's core_pattern is a program, which ignores the limit of 0 bytes"
+        )
+    else:
+        report.enforced("core-dumps")
+
+
+def _describe_identity(report: IsolationReport, rootless: bool) -> None:
+    if rootless:
+        report.degraded(
+            "uid-per-sandbox", "without root every sandbox has the uid of the user who started forklight"
+        )
+        report.enforced("user-namespace", "one for the platform, not one per sandbox")
+    else:
+        report.enforced("uid-per-sandbox")
+        report.absent("user-namespace", "not needed as root: every sandbox has ids of its own")
+
+
+def _describe_cgroups(report: IsolationReport, tree: Tree) -> None:
+    weak = tree.weaknesses
+    if tree.version == 0:
+        report.absent("cgroup", weak["cgroup"])
+        for name in ("memory", "pids"):
+            report.degraded(name, f"per process instead of per sandbox (rlimits): {weak[name]}")
+        for name in ("cpu", "swap"):
+            report.absent(name, weak[name])
+        report.degraded("kill", "by the first process of the pid namespace only")
+    else:
+        report.enforced("cgroup", f"version {tree.version}")
+        for name in ("memory", "swap", "pids", "cpu", "kill"):
+            if name in weak:
+                report.degraded(name, weak[name])
+            else:
+                report.enforced(name)
+    report.absent("io", "bandwidth of block devices is not limited")
+    report.absent("freeze", "idle workers are not frozen")
+
+
+def _describe_seccomp(report: IsolationReport, program: bool) -> None:
+    if not program:
+        report.absent("seccomp", f"no policy for {os.uname().machine}")
+    elif not _kernel_filters():
+        report.absent("seccomp", "the kernel has no seccomp filters")
+    else:
+        report.enforced("seccomp")
+
+
+def _kernel_filters() -> bool:
+    try:
+        return "errno" in Path("/proc/sys/kernel/seccomp/actions_avail").read_text()
+    except OSError:
+        # Older than 4.14 or hidden: the field of our own status tells whether the kernel knows filters at all.
+        return "Seccomp:" in Path("/proc/self/status").read_text()
+
+
+def _core_pattern_is_pipe() -> bool:
+    try:
+        return Path("/proc/sys/kernel/core_pattern").read_text().startswith("|")
+    except OSError:
+        return False

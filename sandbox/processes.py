@@ -1,0 +1,59 @@
+"""Child processes, held by pidfd: a pid can be reused behind one's back, a pidfd cannot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Literal
+
+from sandbox import native
+from sandbox.cgroups import Leaf, attach_arguments
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """`code`: the exit status when kind is "exit", the signal's number when it is "signal"."""
+
+    kind: Literal["exit", "signal"]
+    code: int
+
+
+def spawn_zygote(argv: list[str], control: socket.socket, leaf: Leaf | None) -> int:
+    """Start an interpreter as a zygote; returns its pidfd, which is the caller's.
+
+    Empty environment; descriptors 0 = /dev/null, 1 and 2 = our stderr, 3 = `control` (stays the caller's as well); born in `leaf`.
+    It dies with the calling thread, which must therefore be the supervisor's main thread. Raises SandboxError.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        tasks, cgroup = attach_arguments(leaf)
+        return native.spawn(
+            [os.fsencode(argument) for argument in argv],
+            [null, 2, 2, control.fileno()],
+            tasks=tasks,
+            cgroup=cgroup,
+        )
+    finally:
+        os.close(null)
+
+
+def reap(pidfd: int) -> ExitStatus | None:
+    """Take the exit status of a dead child; None while it lives. The pidfd stays open.
+
+    Reap a worker before the first process of its sandbox: that one cannot end while a dead worker is unreaped.
+    Raises ChildProcessError when it was reaped already.
+    """
+    info = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    if info is None:
+        return None
+    return ExitStatus("exit" if info.si_code == os.CLD_EXITED else "signal", info.si_status)
+
+
+def pidfd_kill(pidfd: int, signal_number: int = signal.SIGKILL) -> None:
+    """Send a signal; nothing happens if the process is dead already."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal_number)
+    except ProcessLookupError:
+        pass
