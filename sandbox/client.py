@@ -90,6 +90,10 @@ class SupervisorClient:
     def kill(self, worker_id: int, why: str) -> None:
         self._link.send({"op": "kill", "worker": worker_id, "why": why})
 
+    def inited(self, worker_id: int) -> None:
+        """Its READY was read here: from now on its CPU share holds."""
+        self._link.send({"op": "inited", "worker": worker_id})
+
     def ready(self, http: str | None, grpc: str | None) -> None:
         self._link.send({"op": "ready", "http": http, "grpc": grpc})
 

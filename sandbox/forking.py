@@ -37,7 +37,7 @@ class Forker:
     def fork_into(self, spec: Spec, shell: Shell) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
         zygote = self.zygotes.get(spec.runtime)
-        shell.leaf.set_limits(spec.limits)
+        shell.leaf.set_limits(spec.limits, boost=True)
         trees = open_trees(spec)
         try:
             fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
@@ -48,6 +48,7 @@ class Forker:
 
     def fork_from(self, spec: Spec, parent: FunctionZygote) -> Worker:
         """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
+        # No boost: a child of an initialised zygote has nothing left to initialise.
         leaf = self.host.new_leaf(f"w{next(self.numbers)}", spec.limits)
         return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True))
 
@@ -86,6 +87,7 @@ class Forker:
                         uid=shell.uid if shell is not None else 0,
                         gid=shell.gid if shell is not None else 0,
                         join=shell.join if shell is not None else [],
+                        rlimits=self.host.rlimits(spec.limits),
                         drop=shell is not None,
                         keep_ids=self.host.rootless,
                         on_forked=forked,

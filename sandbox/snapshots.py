@@ -11,6 +11,7 @@ from collections.abc import Callable
 from sandbox.errors import SandboxError
 from sandbox.forking import open_trees
 from sandbox.function_zygote import FunctionZygote
+from sandbox.host import Host
 from sandbox.messages import Message
 from sandbox.processes import pidfd_kill
 from sandbox.runtime_zygotes import RuntimeZygotes
@@ -32,11 +33,13 @@ class Snapshots:
 
     def __init__(
         self,
+        host: Host,
         loop: asyncio.AbstractEventLoop,
         shells: ShellPool,
         zygotes: RuntimeZygotes,
         settled: Settled,
     ) -> None:
+        self._host = host
         self._loop = loop
         self._shells = shells
         self._zygotes = zygotes
@@ -89,7 +92,7 @@ class Snapshots:
         self._loop.add_reader(log_read, self._read_log, function_zygote)
         trees: list[tuple[str, int]] = []
         try:
-            shell.leaf.set_limits(pool.spec.limits)
+            shell.leaf.set_limits(pool.spec.limits, boost=True)
             trees = open_trees(pool.spec)
             self._zygotes.get(pool.spec.runtime).fork(
                 ForkRequest(
@@ -104,8 +107,9 @@ class Snapshots:
                     uid=shell.uid,
                     gid=shell.gid,
                     join=shell.join,
+                    rlimits=self._host.rlimits(pool.spec.limits),
                     drop=True,
-                    keep_ids=shell.uid == 0,
+                    keep_ids=self._host.rootless,
                     on_forked=lambda pidfd: self._forked(function_zygote, pidfd),
                     on_failed=lambda error: self._fork_failed(pool, function_zygote, error),
                 )
@@ -145,6 +149,7 @@ class Snapshots:
             if reasons:
                 self._refuse(pool, "a fork cannot carry " + ", ".join(reasons), self._log_of(zygote))
             else:
+                zygote.shell.leaf.set_limits(pool.spec.limits)
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""
                 self._settled(pool, "on", "", None, self._log_of(zygote))

@@ -65,7 +65,7 @@ class Supervisor:
         self._control: ControlPeer | None = None
         self._shells = ShellPool(host, loop, spare_shells)
         self._zygotes = RuntimeZygotes(host, loop)
-        self._snapshots = Snapshots(loop, self._shells, self._zygotes, self._snapshot_settled)
+        self._snapshots = Snapshots(host, loop, self._shells, self._zygotes, self._snapshot_settled)
         self._forker = Forker(
             host, loop, self._zygotes, self._forked, self._fork_failed, itertools.count(1)
         )
@@ -134,6 +134,8 @@ class Supervisor:
         wanted = spec.snapshot != "off"
         pool = VersionPool(spec, SnapshotState.NONE if wanted else SnapshotState.OFF)
         self._pools[spec.key] = pool
+        # The first call of a runtime must not wait for its interpreter to start.
+        self._zygotes.get(spec.runtime)
         if wanted and prepare:
             self._snapshots.start(pool)
 
@@ -367,6 +369,7 @@ class Supervisor:
         worker.init_us = min(init_us, 1 << 40)
         pool = self._pools.get(worker.key)
         if pool is not None:
+            worker.leaf.set_limits(pool.spec.limits)
             pool.failed_spares = 0
             self._pump(pool)
 

@@ -11,7 +11,7 @@ import base64
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sandbox.errors import SandboxError
@@ -30,6 +30,7 @@ class ForkRequest:
     uid: int
     gid: int
     join: Sequence[str]
+    rlimits: Mapping[str, int]
     drop: bool
     keep_ids: bool
     on_forked: Callable[[int], None]
@@ -84,7 +85,7 @@ class Zygote:
                 "uid": request.uid,
                 "gid": request.gid,
                 "join": list(request.join),
-                "rlimits": {},
+                "rlimits": dict(request.rlimits),
                 "drop": request.drop,
                 "keep_ids": request.keep_ids,
             },
