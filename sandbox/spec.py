@@ -54,9 +54,9 @@ class Spec:
                 tmp_mb=int(limits["tmp_mb"]),
                 pids=int(limits.get("pids", 1024)),
             ),
-            network=cast(Network, network),
-            isolation=cast(Isolation, isolation),
-            snapshot=cast(Snapshot, snapshot),
+            network=network,
+            isolation=isolation,
+            snapshot=snapshot,
             max_workers=cast("int | None", message.get("max_workers")),
             init=cast("dict[str, object]", message["init"]),
         )
