@@ -1,0 +1,1 @@
+"""Logs and metrics: what a host reports about itself and its functions."""

@@ -1,0 +1,1 @@
+"""What exists: functions, tags, packages, keys. One process, no wire formats."""

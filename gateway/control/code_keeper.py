@@ -1,0 +1,112 @@
+"""Who uses which unpacked code, and the removal of what nobody has used for long enough.
+
+Counted in memory only: the functions in the store are the truth, and the count is made from them at each start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+from weakref import WeakValueDictionary
+
+from gateway.control.packages import check_zipped_size, unpack
+from gateway.model.errors import ApiError
+from gateway.model.function import Code
+from gateway.storage.code import CodeStore
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+# Unpacking is bound by one CPU and the disk; more at once only take memory (a package is up to 50 MB, unpacked 250).
+_THREADS = 2
+
+
+class CodeKeeper:
+    """`retention_s`: how long code stays after its last user is gone. Used from the loop's thread only."""
+
+    def __init__(self, store: CodeStore, retention_s: float) -> None:
+        self._store = store
+        self._retention_s = retention_s
+        self._pool = ThreadPoolExecutor(_THREADS, "code")
+        self._uses: Counter[str] = Counter()
+        self._unused_since: dict[str, float] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def path(self, code: Code) -> Path:
+        return self._store.tree(code.sha256)
+
+    async def start(self, used: Iterable[str]) -> dict[str, str]:
+        """Count `used` (one for each function) and make missing trees anew. Returns sha256 -> why it is unusable."""
+        self._uses.update(used)
+        await self._run(self._store.remove_leftovers)
+        stored = await self._run(self._store.stored)
+        now = time.monotonic()
+        self._unused_since = {sha256: now for sha256 in stored if not self._uses[sha256]}
+        missing: dict[str, str] = {}
+        for sha256 in list(self._uses):
+            try:
+                await self._run(self._store.restore, sha256, unpack)
+            except (OSError, ApiError) as error:
+                missing[sha256] = str(error)
+        return missing
+
+    async def add(self, package: bytes) -> Code:
+        """Store, unpack and count one use, which the caller must `release` or give to a function.
+
+        Raises ApiError for a bad package, OSError for a bad disk; then nothing is stored or counted.
+        """
+        check_zipped_size(len(package))
+        sha256 = await self._run(lambda: hashlib.sha256(package).hexdigest())
+        lock = self._lock(sha256)
+        async with lock:
+            self.use(sha256)
+            try:
+                return await self._run(self._store.add, package, unpack)
+            except BaseException:
+                self.release(sha256)
+                raise
+
+    async def package(self, code: Code) -> bytes:
+        """The zip as uploaded. Raises OSError."""
+        return await self._run(self._store.package, code.sha256)
+
+    def use(self, sha256: str) -> None:
+        self._uses[sha256] += 1
+        self._unused_since.pop(sha256, None)
+
+    def release(self, sha256: str) -> None:
+        self._uses[sha256] -= 1
+        if self._uses[sha256] <= 0:
+            del self._uses[sha256]
+            self._unused_since[sha256] = time.monotonic()
+
+    async def collect(self) -> None:
+        """Remove what has been unused for the retention time."""
+        limit = time.monotonic() - self._retention_s
+        for sha256 in [name for name, since in self._unused_since.items() if since <= limit]:
+            lock = self._lock(sha256)
+            async with lock:
+                # Taken up again while we waited: `add` and this are exclusive for one package.
+                if self._uses[sha256]:
+                    continue
+                await self._run(self._store.remove, sha256)
+                self._unused_since.pop(sha256, None)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _lock(self, sha256: str) -> asyncio.Lock:
+        lock = self._locks.get(sha256)
+        if lock is None:
+            lock = self._locks[sha256] = asyncio.Lock()
+        return lock
+
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))

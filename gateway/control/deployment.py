@@ -1,0 +1,249 @@
+"""Make a revision of a function the one that runs: supervisor, store, front doors, in that order.
+
+Also keeps what the supervisor says about snapshots. Its answer comes later than the API's: a revision whose snapshot is
+being made is `in_progress`, and replaces the former one only when the supervisor has reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from gateway.control.code_keeper import CodeKeeper
+from gateway.control.failures import as_service_errors
+from gateway.control.registry import Entry, Registry
+from gateway.control.specs import spec, view
+from gateway.control.supervisor_link import Refused, SupervisorLink, SupervisorLost
+from gateway.model.function import Function
+from gateway.settings import Settings
+from gateway.storage.metadata import MetadataStore
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+# (function view) or (region, name of a deleted function): returns when every front door knows.
+Publish = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Deployment:
+    def __init__(
+        self,
+        settings: Settings,
+        store: MetadataStore,
+        registry: Registry,
+        keeper: CodeKeeper,
+        runtime_layer: Path | None,
+        publish: Publish,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._registry = registry
+        self._keeper = keeper
+        self._runtime_layer = runtime_layer
+        self._publish = publish
+        self._link: SupervisorLink | None = None
+        self._runtimes: dict[str, str] = {}
+        # SQLite is used by one thread, so commits queue up here and not in the loop.
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        # Reports that came while their revision was on its way from the supervisor's yes to the registry.
+        self._deploying: dict[str, dict[str, Any] | None] = {}
+
+    @property
+    def link(self) -> SupervisorLink:
+        if self._link is None:
+            raise SupervisorLost("the supervisor is not connected")
+        return self._link
+
+    async def start(self, link: SupervisorLink, functions: list[Function], missing: dict[str, str]) -> None:
+        """Define every stored function again. One that cannot run now is Failed, not forgotten."""
+        self._link = link
+        self._runtimes = await link.runtimes()
+        for function in functions:
+            entry = Entry(function, function)
+            self._registry.put(entry)
+            why = missing.get(function.code.sha256)
+            if why is not None:
+                _fail(entry, f"The function's code is missing on this host: {why}", "InternalError")
+                continue
+            try:
+                await self._define(function)
+            except (Refused, SupervisorLost) as error:
+                _fail(entry, f"This host cannot run the function: {error}", "InternalError")
+                continue
+            if function.settings.snapshot != "off":
+                entry.snapshot = "idle"
+
+    async def runtimes(self) -> dict[str, str]:
+        """Runtime name -> interpreter."""
+        return self._runtimes
+
+    def views(self) -> list[dict[str, Any]]:
+        return [self._view(entry) for entry in self._registry]
+
+    async def deploy(self, function: Function, former: Entry | None) -> Entry:
+        """Raises ApiError; then the former revision is untouched (or, for a new function, nothing exists)."""
+        if function.settings.snapshot != "off":
+            # The supervisor may report right behind its yes: until `_expect_snapshot` the report is kept.
+            self._deploying[function.key] = None
+        try:
+            with as_service_errors():
+                await self._define(function)
+                try:
+                    await self.in_store_thread(self._store.put_function, function)
+                except BaseException:
+                    self.link.undefine(function.key)
+                    raise
+        except BaseException:
+            self._deploying.pop(function.key, None)
+            raise
+        self._keeper.use(function.code.sha256)
+        entry = Entry(function, function)
+        self._registry.put(entry)
+        self._expect_snapshot(entry, fresh=former is None)
+        if former is None:
+            await self._publish(self._function_message(entry))
+            return entry
+        self._keeper.release(former.function.code.sha256)
+        if entry.in_progress:
+            entry.serving = former.serving
+        else:
+            await self._switch(entry, former.serving)
+        return entry
+
+    async def store_only(self, function: Function, entry: Entry) -> None:
+        """Keep a change that does not concern how the function runs."""
+        with as_service_errors():
+            await self.in_store_thread(self._store.put_function, function)
+        if entry.serving is entry.function:
+            entry.serving = function
+        entry.function = function
+
+    async def remove(self, entry: Entry) -> None:
+        function = entry.function
+        with as_service_errors():
+            await self.in_store_thread(self._store.delete_function, function.region, function.name)
+        self._registry.remove(function.region, function.name)
+        self._forget_timer(function.key)
+        await self._publish({"op": "function_deleted", "region": function.region, "name": function.name})
+        # After the doors know: none of them asks for a worker of an undefined key.
+        for key in {function.key, entry.serving.key}:
+            self.link.undefine(key)
+        self._keeper.release(function.code.sha256)
+
+    def snapshot_reported(self, message: dict[str, Any]) -> None:
+        """{"key", "state": "on"|"off"|"failed", "why", "error"}; about a revision that is gone: ignored."""
+        key = str(message.get("key"))
+        if key in self._deploying:
+            self._deploying[key] = message
+            return
+        entry = self._registry.by_key(key)
+        if entry is None:
+            return
+        self._forget_timer(entry.function.key)
+        why = str(message.get("why") or "")
+        state = message.get("state")
+        expected = entry.in_progress
+        reason = _message_of(message.get("error")) or why
+        if state == "on":
+            entry.snapshot, entry.snapshot_why = "on", ""
+        elif entry.function.settings.snapshot == "auto":
+            entry.snapshot, entry.snapshot_why = "off", reason
+        else:
+            entry.snapshot, entry.snapshot_why = "failed", reason or "the snapshot could not be made"
+        if not expected:
+            # Made anew after a restart or a rest: a failure is that of the call that wanted it, which may come again.
+            return
+        if entry.snapshot == "failed":
+            _fail(entry, f"The function's snapshot failed: {entry.snapshot_why}", "FunctionError")
+        if entry.state == "Pending":
+            entry.state, entry.reason, entry.reason_code = "Active", "", ""
+        if entry.update == "InProgress":
+            entry.update = "Failed" if entry.state == "Failed" else "Successful"
+        self._spawn(self._switch(entry, entry.serving))
+
+    async def in_store_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+    async def _define(self, function: Function) -> None:
+        path = self._keeper.path(function.code)
+        await self.link.define(spec(function, path, self._runtime_layer), self._settings.define_timeout_s)
+
+    def _expect_snapshot(self, entry: Entry, fresh: bool) -> None:
+        """`fresh`: no former revision serves meanwhile, so the function is Pending."""
+        if entry.function.settings.snapshot == "off":
+            return
+        entry.snapshot = "pending"
+        if fresh:
+            entry.state, entry.reason, entry.reason_code = (
+                "Pending",
+                "The function is being created.",
+                "Creating",
+            )
+        else:
+            entry.update = "InProgress"
+        key = entry.function.key
+        early = self._deploying.pop(key, None)
+        if early is not None:
+            asyncio.get_running_loop().call_soon(self.snapshot_reported, early)
+        late = {"key": key, "state": "failed", "why": "the supervisor has not reported in time"}
+        self._timers[key] = asyncio.get_running_loop().call_later(
+            self._settings.snapshot_timeout_s, self.snapshot_reported, late
+        )
+
+    async def _switch(self, entry: Entry, former: Function) -> None:
+        """Front doors use the newest revision from now on; then the former one may go."""
+        entry.serving = entry.function
+        await self._publish(self._function_message(entry))
+        if former.key != entry.function.key:
+            self.link.undefine(former.key)
+
+    def _function_message(self, entry: Entry) -> dict[str, Any]:
+        return {"op": "function", "item": self._view(entry)}
+
+    def _view(self, entry: Entry) -> dict[str, Any]:
+        return view(entry.serving, entry.serving_state, entry.reason)
+
+    def _forget_timer(self, key: str) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except SupervisorLost as error:
+        _log.warning("a snapshot's result was not passed on: %s", error)
+
+
+def _fail(entry: Entry, reason: str, code: str) -> None:
+    entry.state, entry.reason, entry.reason_code = "Failed", reason, code
+
+
+def _message_of(error: object) -> str:
+    """The text of a Lambda error document."""
+    if isinstance(error, dict):
+        kind, message = error.get("errorType"), error.get("errorMessage")
+        return ": ".join(str(part) for part in (kind, message) if part)
+    return ""

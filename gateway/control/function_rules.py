@@ -1,0 +1,81 @@
+"""Rules of a function's configuration that the service model does not know: what this host can run, and Lambda's own.
+
+The model's constraints (patterns, ranges, lengths) were checked before; these need more than one member, or the host.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+
+from gateway.model.errors import ApiError, constraint_failure
+from gateway.model.quotas import MAX_ENVIRONMENT, MAX_NAME, MAX_TAGS, RESERVED_ENVIRONMENT
+
+_ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def host_architecture() -> str:
+    """In Lambda's words."""
+    return _ARCHITECTURES.get(platform.machine().lower(), "x86_64")
+
+
+def invalid(message: str) -> ApiError:
+    return ApiError("InvalidParameterValueException", message)
+
+
+def check_new_name(name: str) -> None:
+    """The service model allows 140 characters, because the same member may hold an ARN."""
+    if len(name) > MAX_NAME:
+        raise constraint_failure(
+            name, "functionName", f"Member must have length less than or equal to {MAX_NAME}"
+        )
+
+
+def check_runtime(runtime: str, available: Iterable[str]) -> None:
+    if runtime not in (choices := sorted(available)):
+        raise invalid(
+            f"Value {runtime} at 'runtime' failed to satisfy constraint: "
+            f"Member must satisfy enum value set: [{', '.join(choices)}] or be a valid ARN"
+        )
+
+
+def check_architectures(architectures: Iterable[str]) -> None:
+    host = host_architecture()
+    for architecture in architectures:
+        if architecture != host:
+            raise invalid(
+                f"Architecture {architecture} is not that of this host: only [{host}] is supported."
+            )
+
+
+def check_environment(variables: Mapping[str, str]) -> None:
+    reserved = sorted(RESERVED_ENVIRONMENT & variables.keys())
+    if reserved:
+        raise invalid(
+            "Lambda was unable to configure your environment variables because the environment variables you have "
+            "provided contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    measured = json.dumps(dict(variables), separators=(",", ":"), ensure_ascii=False)
+    if len(measured.encode()) > MAX_ENVIRONMENT:
+        raise invalid(
+            "Lambda was unable to configure your environment variables because the environment variables you have "
+            f"provided exceeded the 4KB limit. String measured: {measured}"
+        )
+    if any("\0" in value for value in variables.values()):
+        raise invalid("An environment variable's value contains a NUL character.")
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    if len(tags) > MAX_TAGS:
+        raise invalid("Number of tags exceeds resource tag limit.")
+    if any(key.lower().startswith("aws:") for key in tags):
+        raise invalid("Tag keys that begin with 'aws:' are reserved.")
+
+
+def check_log_levels(log_format: str, application: str | None, system: str | None) -> None:
+    if log_format == "Text" and (application or system):
+        raise invalid(
+            "To specify a log level, you must set your function's log format to JSON (LoggingConfig.LogFormat)."
+        )

@@ -1,0 +1,229 @@
+"""The resource "function": create, read, change, delete. No wire formats here; `gateway.web.apis` translates.
+
+Order of every change: check, unpack the code, have the supervisor accept the definition, commit to the store, tell the
+front doors, and only when every door knows, answer. A step that fails undoes the ones before it, so a function is never
+half-made: the store decides what exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from weakref import WeakValueDictionary
+
+from gateway.control import function_rules as rules
+from gateway.control.code_keeper import CodeKeeper
+from gateway.control.deployment import Deployment
+from gateway.control.failures import as_service_errors
+from gateway.control.registry import Entry, Registry
+from gateway.model.arn import LATEST
+from gateway.model.errors import ApiError
+from gateway.model.function import Code, Function, Logging, RunSettings
+from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_TMP_MB
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a create or a change asks for; None is what it does not mention. Constraints of the model hold already."""
+
+    runtime: str | None = None
+    handler: str | None = None
+    role: str | None = None
+    description: str | None = None
+    timeout_s: int | None = None
+    memory_mb: int | None = None
+    tmp_mb: int | None = None
+    environment: dict[str, str] | None = None
+    architectures: tuple[str, ...] = ()
+    log_group: str | None = None
+    log_format: str | None = None
+    application_level: str | None = None
+    system_level: str | None = None
+    tags: dict[str, str] | None = None
+    package: bytes | None = None
+
+
+class Functions:
+    """Operations raise ApiError. All but the look-ups wait; changes of one function happen one after the other."""
+
+    def __init__(self, registry: Registry, keeper: CodeKeeper, deployment: Deployment) -> None:
+        self._registry = registry
+        self._keeper = keeper
+        self._deployment = deployment
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def get(self, region: str, name: str, qualifier: str | None = None) -> Entry:
+        return self._registry.require(region, name, qualifier)
+
+    def list_from(self, region: str, after: str, limit: int) -> tuple[list[Entry], bool]:
+        """At most `limit` functions whose names sort after `after`, and whether there are more."""
+        entries = [entry for entry in self._registry.of_region(region) if entry.function.name > after]
+        return entries[:limit], len(entries) > limit
+
+    def totals(self, region: str) -> tuple[int, int]:
+        """(functions, bytes of their packages)."""
+        entries = self._registry.of_region(region)
+        return len(entries), sum(entry.function.code.size for entry in entries)
+
+    async def package(self, function: Function) -> bytes:
+        """The zip as uploaded."""
+        with as_service_errors():
+            return await self._keeper.package(function.code)
+
+    async def create(self, region: str, name: str, wanted: Wanted) -> Entry:
+        rules.check_new_name(name)
+        async with self._changing(region, name):
+            if self._registry.get(region, name) is not None:
+                raise ApiError("ResourceConflictException", f"Function already exist: {name}")
+            if not wanted.runtime or not wanted.handler:
+                raise rules.invalid(
+                    "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+                )
+            if wanted.package is None:
+                raise rules.invalid("Please provide a source for function code.")
+            await self._check(wanted)
+            draft = Function(
+                region=region,
+                name=name,
+                runtime=wanted.runtime,
+                handler=wanted.handler,
+                role=wanted.role or "",
+                code=Code("", 0),
+                logging=_logging(Logging(f"/aws/lambda/{name}"), wanted),
+                revision=str(uuid.uuid4()),
+                last_modified=_now(),
+                description=wanted.description or "",
+                timeout_s=wanted.timeout_s or DEFAULT_TIMEOUT_S,
+                memory_mb=wanted.memory_mb or DEFAULT_MEMORY_MB,
+                tmp_mb=wanted.tmp_mb or DEFAULT_TMP_MB,
+                environment=wanted.environment,
+                tags=dict(wanted.tags or {}),
+            )
+            async with self._code(wanted.package) as code:
+                return await self._deployment.deploy(replace(draft, code=code), None)
+
+    async def update_code(
+        self, region: str, name: str, wanted: Wanted, revision: str | None, dry_run: bool
+    ) -> Entry:
+        """With `dry_run` everything is checked, the package unpacked and thrown away, nothing changed."""
+        async with self._changing(region, name):
+            entry = self._changeable(region, name, revision)
+            if wanted.package is None:
+                raise rules.invalid("Please provide a source for function code.")
+            await self._check(wanted)
+            async with self._code(wanted.package) as code:
+                function = replace(
+                    entry.function, code=code, revision=str(uuid.uuid4()), last_modified=_now()
+                )
+                if dry_run:
+                    return Entry(function, function)
+                return await self._deployment.deploy(function, entry)
+
+    async def update_configuration(
+        self, region: str, name: str, wanted: Wanted, revision: str | None
+    ) -> Entry:
+        async with self._changing(region, name):
+            entry = self._changeable(region, name, revision)
+            await self._check(wanted)
+            old = entry.function
+            function = replace(
+                old,
+                runtime=wanted.runtime or old.runtime,
+                handler=wanted.handler or old.handler,
+                role=old.role if wanted.role is None else wanted.role,
+                description=old.description if wanted.description is None else wanted.description,
+                timeout_s=wanted.timeout_s or old.timeout_s,
+                memory_mb=wanted.memory_mb or old.memory_mb,
+                tmp_mb=wanted.tmp_mb or old.tmp_mb,
+                environment=old.environment if wanted.environment is None else wanted.environment,
+                logging=_logging(old.logging, wanted),
+                revision=str(uuid.uuid4()),
+                last_modified=_now(),
+            )
+            return await self._deployment.deploy(function, entry)
+
+    async def retag(self, region: str, name: str, add: dict[str, str], remove: tuple[str, ...]) -> None:
+        """Add and remove tags. Only when a setting of ours changes with them, the function is deployed again."""
+        async with self._changing(region, name):
+            entry = self._registry.require(region, name)
+            old = entry.function
+            tags = {key: value for key, value in {**old.tags, **add}.items() if key not in remove}
+            rules.check_tags(tags)
+            function = replace(old, tags=tags)
+            if RunSettings.from_tags(tags) == old.settings:
+                await self._deployment.store_only(function, entry)
+                return
+            self._changeable(region, name, None)
+            await self._deployment.deploy(replace(function, revision=str(uuid.uuid4())), entry)
+
+    async def delete(self, region: str, name: str, qualifier: str | None) -> None:
+        async with self._changing(region, name):
+            entry = self._registry.require(region, name, qualifier)
+            if qualifier == LATEST:
+                raise rules.invalid("$LATEST version cannot be deleted without deleting the function.")
+            await self._deployment.remove(entry)
+
+    def _changeable(self, region: str, name: str, revision: str | None) -> Entry:
+        entry = self._registry.require(region, name)
+        if entry.in_progress:
+            raise ApiError(
+                "ResourceConflictException",
+                "The operation cannot be performed at this time. "
+                f"An update is in progress for resource: {entry.function.arn}",
+            )
+        if revision and revision != entry.function.revision:
+            raise ApiError(
+                "PreconditionFailedException",
+                "The Revision Id provided does not match the latest Revision Id. "
+                "Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
+            )
+        return entry
+
+    async def _check(self, wanted: Wanted) -> None:
+        if wanted.runtime is not None:
+            rules.check_runtime(wanted.runtime, await self._deployment.runtimes())
+        rules.check_architectures(wanted.architectures)
+        rules.check_environment(wanted.environment or {})
+        if wanted.tags:
+            rules.check_tags(wanted.tags)
+            RunSettings.from_tags(wanted.tags)
+
+    @asynccontextmanager
+    async def _code(self, package: bytes) -> AsyncIterator[Code]:
+        """Stored and unpacked while the body runs; whoever keeps it counts a use of its own."""
+        with as_service_errors():
+            code = await self._keeper.add(package)
+        try:
+            yield code
+        finally:
+            self._keeper.release(code.sha256)
+
+    @asynccontextmanager
+    async def _changing(self, region: str, name: str) -> AsyncIterator[None]:
+        lock = self._locks.get((region, name))
+        if lock is None:
+            lock = self._locks[region, name] = asyncio.Lock()
+        async with lock:
+            yield
+
+
+def _logging(old: Logging, wanted: Wanted) -> Logging:
+    """Levels belong to the JSON format: going back to Text drops them. Raises ApiError for levels with Text."""
+    chosen = wanted.log_format or old.format
+    rules.check_log_levels(chosen, wanted.application_level, wanted.system_level)
+    if chosen == "Text":
+        return Logging(wanted.log_group or old.group, chosen)
+    return Logging(
+        wanted.log_group or old.group,
+        chosen,
+        wanted.application_level or old.application_level or "INFO",
+        wanted.system_level or old.system_level or "INFO",
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"

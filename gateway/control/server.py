@@ -1,0 +1,182 @@
+"""The control process: everything about functions but running them.
+
+Start: store, keys, code, supervisor (every stored function is defined again), doors; in that order, so that a door that
+connects sees a state that the supervisor already serves. Wire formats come from outside (`api`): this package has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from gateway.control.code_keeper import CodeKeeper
+from gateway.control.deployment import Deployment
+from gateway.control.doors import Doors
+from gateway.control.functions import Functions
+from gateway.control.keys import Credentials, ensure_credentials
+from gateway.control.registry import Registry
+from gateway.control.supervisor_link import SupervisorLink
+from gateway.settings import Settings
+from gateway.storage.code import CodeStore
+from gateway.storage.sqlite import SqliteMetadata
+from gateway.telemetry.logs import LogStore
+from gateway.telemetry.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+_COLLECT_EVERY_S = 60.0
+
+Message = dict[str, Any]
+
+
+class Api(Protocol):
+    """Translates requests; raises nothing."""
+
+    async def handle(self, header: Message, body: bytes) -> tuple[Message, bytes]:
+        """An `api` request -> {"status", "headers"} and body."""
+
+    async def call(self, header: Message, body: bytes) -> Message:
+        """A `call` request -> {"result"} or {"error"}."""
+
+
+class ControlServer:
+    """`api` makes the translator of wire formats from this server: its public attributes are what that may use.
+
+    `sock` is the socket to the supervisor, `http` and `grpc` the addresses the doors listen on (host:port),
+    `runtime_layer` the folder of `ensure_runtime_layer`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sock: socket.socket,
+        *,
+        api: Callable[[ControlServer], Api],
+        http: str | None = None,
+        grpc: str | None = None,
+        runtime_layer: Path | None = None,
+    ) -> None:
+        self.settings = settings
+        self.http = http
+        self.grpc = grpc
+        self.registry = Registry()
+        self.credentials = Credentials((), ())
+        self._sock = sock
+        self._runtime_layer = runtime_layer
+        self._make_api = api
+        self._collector: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when doors can connect. Raises StorageError, OSError, SupervisorLost."""
+        settings = self.settings
+        settings.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._store = SqliteMetadata(settings.database)
+        self.credentials = ensure_credentials(self._store, settings.credentials, settings.region)
+        self.logs = LogStore(
+            settings.state_dir / "logs",
+            settings.log_segment_bytes, settings.log_segments, settings.log_queue_bytes,
+        )  # fmt: skip
+        self.metrics = Metrics(self._own_metrics)
+        self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s)
+        self._doors = Doors(settings.control_socket, self, settings.door_ack_timeout_s)
+        self._deployment = Deployment(
+            settings, self._store, self.registry, self._keeper, self._runtime_layer, self._doors.publish
+        )
+        self.functions = Functions(self.registry, self._keeper, self._deployment)
+        self._api = self._make_api(self)
+        self.link = SupervisorLink(self._sock, self._snapshot, self._supervisor_lost)
+        functions = self._store.functions()
+        missing = await self._keeper.start(function.code.sha256 for function in functions)
+        await self._deployment.start(self.link, functions, missing)
+        await self._doors.start()
+        self._collector = asyncio.create_task(self._collect())
+        self.link.ready()
+        _log.info("control is ready: %d functions", len(self.registry))
+
+    async def stop(self) -> None:
+        """Requests under way end first; everything acknowledged is on disk already."""
+        if self._collector is not None:
+            self._collector.cancel()
+        await self._doors.stop()
+        await self._deployment.close()
+        self.link.close()
+        self._keeper.close()
+        self.logs.close()
+        self._store.close()
+
+    async def runtimes(self) -> dict[str, str]:
+        return await self._deployment.runtimes()
+
+    async def isolation(self) -> Message:
+        return await self.link.isolation()
+
+    # what doors ask (gateway.control.doors.DoorRequests)
+
+    def state(self) -> Message:
+        return {
+            "functions": self._deployment.views(),
+            "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
+            "tokens": list(self.credentials.tokens),
+        }
+
+    async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:
+        if header["op"] == "call":
+            return await self._api.call(header, body), b""
+        return await self._api.handle(header, body)
+
+    def logs_received(self, body: bytes) -> None:
+        self.logs.append(body)
+
+    def metrics_received(self, door: str, body: bytes) -> None:
+        self.metrics.received(door, body)
+
+    def left(self, door: str) -> None:
+        self.metrics.left(door)
+
+    # what the supervisor says
+
+    def _snapshot(self, message: Message) -> None:
+        self._keep_initialisation_log(message)
+        self._deployment.snapshot_reported(message)
+
+    def _keep_initialisation_log(self, message: Message) -> None:
+        """What the function wrote while its snapshot was made belongs to no invocation, and to its log group."""
+        text = message.get("log")
+        entry = self.registry.by_key(str(message.get("key")))
+        if not isinstance(text, str) or not text or entry is None:
+            return
+        function = entry.function
+        day = time.strftime("%Y/%m/%d", time.gmtime())
+        stream = f"{day}/[{function.version}]snapshot-{function.revision[:8]}"
+        now = int(time.time() * 1000)
+        rows = [
+            [function.region, function.logging.group, stream, now, line + "\n"] for line in text.splitlines()
+        ]
+        self.logs.append("\n".join(json.dumps(row) for row in rows).encode())
+
+    def _supervisor_lost(self) -> None:
+        # Nothing can run any more and the supervisor's death signal is on its way to us: do not linger.
+        _log.error("the supervisor is gone")
+        asyncio.get_running_loop().call_soon(sys.exit, 1)
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(min(_COLLECT_EVERY_S, self.settings.code_retention_s))
+            try:
+                await self._keeper.collect()
+            except OSError as error:
+                _log.warning("unused code could not be removed: %s", error)
+
+    def _own_metrics(self) -> Iterable[tuple[str, str, dict[str, str], float]]:
+        regions: dict[str, int] = {}
+        for entry in self.registry:
+            regions[entry.function.region] = regions.get(entry.function.region, 0) + 1
+        for region, count in sorted(regions.items()):
+            yield "forklight_functions", "Functions that exist", {"region": region}, count
+        yield "forklight_log_lines_dropped", "Log lines lost since start", {}, self.logs.dropped_lines

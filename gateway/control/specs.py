@@ -1,0 +1,86 @@
+"""A stored function as the two parties see it that run it: the supervisor (spec) and the front doors (view)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.model.arn import function_arn
+from gateway.model.function import Function
+from gateway.model.quotas import PIDS
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """AWS credentials that a function finds in its environment; they are nobody's, so that SDK clients can be made."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+
+NO_CREDENTIAL = Credential("FORKLIGHTFUNCTION000", "none", "none")
+
+
+def spec(function: Function, code: Path, runtime_layer: Path | None) -> dict[str, Any]:
+    """What the supervisor needs to make workers. `code` and `runtime_layer` are absolute folders."""
+    settings = function.settings
+    return {
+        "key": function.key,
+        "runtime": function.runtime,
+        "code": str(code),
+        "layers": [],
+        "runtime_layer": None if runtime_layer is None else str(runtime_layer),
+        "limits": {"memory_mb": function.memory_mb, "tmp_mb": function.tmp_mb, "pids": PIDS},
+        "network": settings.network,
+        "isolation": settings.isolation,
+        "snapshot": settings.snapshot,
+        "max_workers": None,
+        "init": _init_document(function),
+    }
+
+
+def _init_document(function: Function) -> dict[str, Any]:
+    """What the guest needs before the function's own code runs."""
+    return {
+        "handler": function.handler,
+        "task_root": "/var/task",
+        "env": dict(function.environment or {}),
+        "function_name": function.name,
+        "function_version": function.version,
+        "function_arn": function_arn(function.region, function.name),
+        "memory_limit_in_mb": function.memory_mb,
+        "log_group_name": function.logging.group,
+        "log_format": function.logging.format,
+        "log_level": function.logging.application_level,
+        "runtime": function.runtime,
+        "region": function.region,
+        "init_type": "on-demand",
+        "credentials": {
+            "access_key_id": NO_CREDENTIAL.access_key_id,
+            "secret_access_key": NO_CREDENTIAL.secret_access_key,
+            "session_token": NO_CREDENTIAL.session_token,
+        },
+    }
+
+
+def view(function: Function, state: str, state_reason: str) -> dict[str, Any]:
+    """What a front door needs to admit, dispatch and account for a call."""
+    return {
+        "region": function.region,
+        "name": function.name,
+        "arn": function.arn,
+        "version": function.version,
+        "key": function.key,
+        "timeout_s": function.timeout_s,
+        "memory_mb": function.memory_mb,
+        "isolation": function.settings.isolation,
+        "runtime": function.runtime,
+        "handler": function.handler,
+        "log_group": function.logging.group,
+        "log_format": function.logging.format,
+        "state": state,
+        "state_reason": state_reason,
+        "max_concurrency": None,
+    }

@@ -1,0 +1,162 @@
+"""A function as it is remembered: plain data, and the settings of ours that travel as tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+from gateway.model.arn import LATEST, function_arn
+from gateway.model.errors import ApiError
+from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_TMP_MB
+
+Isolation = Literal["reuse", "tenant", "request"]
+Snapshot = Literal["off", "on", "auto"]
+Network = Literal["none", "host"]
+
+TAG_PREFIX = "forklight:"
+ISOLATION_TAG = TAG_PREFIX + "isolation"
+SNAPSHOT_TAG = TAG_PREFIX + "snapshot"
+NETWORK_TAG = TAG_PREFIX + "network"
+_SETTING_TAGS: dict[str, tuple[str, ...]] = {
+    ISOLATION_TAG: get_args(Isolation),
+    SNAPSHOT_TAG: get_args(Snapshot),
+    NETWORK_TAG: get_args(Network),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How workers of a function are made. Defaults are Lambda's behaviour, without a network."""
+
+    isolation: Isolation = "reuse"
+    snapshot: Snapshot = "off"
+    network: Network = "none"
+
+    @classmethod
+    def from_tags(cls, tags: dict[str, str]) -> RunSettings:
+        """Raises ApiError for a `forklight:` tag that does not exist or has a wrong value."""
+        for key, value in tags.items():
+            if not key.startswith(TAG_PREFIX):
+                continue
+            choices = _SETTING_TAGS.get(key)
+            if choices is None:
+                raise ApiError(
+                    "InvalidParameterValueException",
+                    f"Unknown setting '{key}': tags that begin with '{TAG_PREFIX}' are settings of this host, "
+                    f"one of [{', '.join(_SETTING_TAGS)}].",
+                )
+            if value not in choices:
+                raise ApiError(
+                    "InvalidParameterValueException",
+                    f"Value '{value}' of tag '{key}' is not one of [{', '.join(choices)}].",
+                )
+        return cls(
+            isolation=cast(Isolation, tags.get(ISOLATION_TAG, "reuse")),
+            snapshot=cast(Snapshot, tags.get(SNAPSHOT_TAG, "off")),
+            network=cast(Network, tags.get(NETWORK_TAG, "none")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A deployment package: `sha256` (hex, of the zip) names it on disk, `size` is that of the zip."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """Where and how a function's output is kept. Levels apply to the JSON format only."""
+
+    group: str
+    format: str = "Text"
+    application_level: str | None = None
+    system_level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One version of one function. `revision` (a uuid) changes with everything that changes how it runs."""
+
+    region: str
+    name: str
+    runtime: str
+    handler: str
+    role: str
+    code: Code
+    logging: Logging
+    revision: str
+    last_modified: str  # ISO 8601 with milliseconds and "+0000", as Lambda writes it
+    version: str = LATEST
+    description: str = ""
+    timeout_s: int = DEFAULT_TIMEOUT_S
+    memory_mb: int = DEFAULT_MEMORY_MB
+    tmp_mb: int = DEFAULT_TMP_MB
+    environment: dict[str, str] | None = None  # None: never said, so not shown either
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        return self.region, self.name
+
+    @property
+    def arn(self) -> str:
+        return function_arn(self.region, self.name)
+
+    @property
+    def settings(self) -> RunSettings:
+        return RunSettings.from_tags(self.tags)
+
+    @property
+    def key(self) -> str:
+        """Names this version at this revision towards the supervisor and the front doors."""
+        return f"{self.region}:{self.name}:{self.version}:{self.revision}"
+
+    def document(self) -> dict[str, Any]:
+        """What is stored besides identity, revision, code and tags, which have columns of their own."""
+        return {
+            "runtime": self.runtime,
+            "handler": self.handler,
+            "role": self.role,
+            "code_size": self.code.size,
+            "last_modified": self.last_modified,
+            "description": self.description,
+            "timeout_s": self.timeout_s,
+            "memory_mb": self.memory_mb,
+            "tmp_mb": self.tmp_mb,
+            "environment": self.environment,
+            "logging": {
+                "group": self.logging.group,
+                "format": self.logging.format,
+                "application_level": self.logging.application_level,
+                "system_level": self.logging.system_level,
+            },
+        }
+
+    @classmethod
+    def from_stored(
+        cls,
+        identity: tuple[str, str, str],
+        revision: str,
+        sha256: str,
+        document: dict[str, Any],
+        tags: dict[str, str],
+    ) -> Function:
+        """Inverse of `document`; `identity` is (region, name, version)."""
+        rest = {name: document[name] for name in _PLAIN if name in document}
+        return cls(
+            region=identity[0],
+            name=identity[1],
+            version=identity[2],
+            revision=revision,
+            code=Code(sha256, document["code_size"]),
+            logging=Logging(**document["logging"]),
+            tags=tags,
+            **rest,
+        )
+
+
+_PLAIN = (
+    "runtime", "handler", "role", "last_modified", "description", "timeout_s", "memory_mb", "tmp_mb", "environment",
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""AWS wire formats on one side, `gateway.control` on the other; one file per API."""
