@@ -1,0 +1,195 @@
+"""Cold starts: from a parked spare beside a warm call, by a synchronous fork beside a bare clone of the same zygote.
+
+Every figure is compared at one arrival pattern: code that has been idle for 50 ms runs several times slower, so a call
+after a pause is never put beside one in a loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import ours
+from benchmarks.client import Connection
+from benchmarks.guests import first_answer, init_document
+from benchmarks.load import run_load
+from benchmarks.report import Figure, Options, main, median, percentile
+from tests.support.guest_harness import FunctionZygote, GuestHarness
+from tests.support.server import Server
+
+SPARE_BAR, FORK_BAR = 1.25, 1.5
+RATE_PER_S = 20.0
+FORKS = 24
+PAUSE_S = 0.1
+# Writing a pid to cgroup.procs after a pause waits for a grace period of the kernel: 6.7-9.8 ms where it was measured.
+STALL_US = 7000.0
+HEAVY_PACKAGES = [
+    "boto3",
+    "botocore",
+    "s3transfer",
+    "jmespath",
+    "dateutil",
+    "six",
+    "urllib3",
+    "numpy",
+    "numpy.libs",
+]
+HEAVY_DATA = {"s3", "endpoints.json", "partitions.json", "sdk-default-configuration.json", "_retry.json"}
+HEAVY_SOURCE = """import boto3
+import numpy
+
+client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y")
+total = numpy.arange(1000).sum()
+
+
+def handler(event, context):
+    return {"greeting": f"hello {event['name']}", "total": int(total)}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One zygote size. `snapshot` off: the runtime's zygote is forked and the worker imports the function itself."""
+
+    name: str
+    folder: Path
+    snapshot: str
+
+
+def heavy_package(folder: Path) -> Path:
+    """A function that has imported boto3 (with an S3 client) and NumPy: a zygote of about 95 MB."""
+    spec = find_spec("boto3")
+    assert spec is not None
+    assert spec.origin is not None
+    site_packages = Path(spec.origin).parent.parent
+
+    def leave_out(directory: str, names: list[str]) -> set[str]:
+        unused = {name for name in names if name in ("tests", "__pycache__")}
+        if directory.endswith("botocore/data"):
+            unused |= set(names) - HEAVY_DATA
+        return unused
+
+    for name in HEAVY_PACKAGES:
+        source = site_packages / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=leave_out)
+        elif (module := source.with_suffix(".py")).exists():
+            shutil.copy(module, folder)
+    (folder / "index.py").write_text(HEAVY_SOURCE)
+    return folder
+
+
+def spare_and_warm(server: Server, options: Options) -> list[Figure]:
+    """Open loop: the request-mode function takes a parked spare for each event, the other one idle worker."""
+    ours.deploy(server, "warm", isolation="reuse", snapshot="on")
+    ours.deploy(server, "spare", isolation="request", snapshot="on")
+    port, signer = ours.port_of(server.http), ours.signer(server)
+    p50: dict[str, list[float]] = {"warm": [], "spare": []}
+    p99: dict[str, list[float]] = {"warm": [], "spare": []}
+    for _ in range(options.rounds):
+        for name in p50:
+            load = run_load(
+                port,
+                signer.invoke(name, ours.BODY),
+                options.seconds / 2,
+                4,
+                RATE_PER_S,
+                "hello bench",
+                warmup=1.0,
+            )
+            if load.errors:
+                raise RuntimeError(f"{name}: {load.errors} errors")
+            p50[name].append(load.p50)
+            p99[name].append(load.p99)
+    gap = f"every {1000 / RATE_PER_S:.0f} ms"
+    return [
+        Figure(
+            f"cold from a parked spare, p50, {gap}",
+            median(p50["spare"]),
+            "us",
+            "warm",
+            median(p50["warm"]),
+            SPARE_BAR,
+        ),
+        Figure(
+            f"cold from a parked spare, p99, {gap}", median(p99["spare"]), "us", "warm", median(p99["warm"])
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def bare_zygote(case: Case) -> Iterator[tuple[GuestHarness | FunctionZygote, dict[str, object]]]:
+    """The zygote that the case forks, without a sandbox, and the document for its workers."""
+    init = init_document(case.folder, "index.handler")
+    with GuestHarness.start(ours.RUNTIME) as harness:
+        if case.snapshot == "off":
+            yield harness, init
+        else:
+            zygote = harness.fork_zygote(init)
+            if zygote.state.get("op") != "ready":
+                raise RuntimeError(f"the bare zygote said {zygote.state}")
+            yield zygote, init
+
+
+def forks(server: Server, case: Case, count: int) -> tuple[list[float], list[float]]:
+    """(first answers of fresh functions over HTTP, first answers of bare clones), taken in turns after a pause each."""
+    package = ours.zip_of(case.folder)
+    port, signer = ours.port_of(server.http), ours.signer(server)
+    mine, bare = [], []
+    client = server.client()
+    with bare_zygote(case) as (zygote, init), Connection(port) as connection:
+        for number in range(count):
+            name = f"cold{number}"
+            ours.deploy(server, name, package, snapshot=case.snapshot)
+            request = signer.invoke(name, ours.BODY)
+            time.sleep(PAUSE_S)
+            started = time.perf_counter_ns()
+            status, headers, body = connection.ask(request)
+            mine.append((time.perf_counter_ns() - started) / 1e3)
+            if status != 200 or "x-amz-function-error" in headers:
+                raise RuntimeError(f"{name}: {status} {body[:300]!r}")
+            client.delete_function(FunctionName=name)
+            time.sleep(PAUSE_S)
+            bare.append(first_answer(zygote, init))
+    client.close()
+    return mine, bare
+
+
+def run(options: Options) -> list[Figure]:
+    figures = []
+    with tempfile.TemporaryDirectory() as folder, ours.serving() as server:
+        os.chmod(folder, 0o755)
+        figures += spare_and_warm(server, options)
+        cases = [
+            Case("runtime zygote of 20 MB", ours.HELLO, "off"),
+            Case("function zygote of 20 MB", ours.HELLO, "on"),
+            Case("function zygote of 95 MB (boto3, NumPy)", heavy_package(Path(folder)), "on"),
+        ]
+        for case in cases[: 2 if options.quick else None]:
+            mine, bare = forks(server, case, FORKS // (3 if options.quick else 1))
+            figures += [
+                Figure(
+                    f"cold by a synchronous fork, p50, {case.name}", median(mine), "us",
+                    "bare clone + first answer", median(bare), FORK_BAR,
+                ),
+                Figure(
+                    f"the same, p90, {case.name}", percentile(mine, 90), "us",
+                    "bare clone + first answer", percentile(bare, 90),
+                ),
+                Figure(
+                    f"the same, no stall of attaching to limits, {case.name}", median(mine), "us",
+                    "stall of cgroup.procs", STALL_US, 1.0,
+                ),
+            ]  # fmt: skip
+    return figures
+
+
+if __name__ == "__main__":
+    main(run, __doc__, seconds=8.0)
