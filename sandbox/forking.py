@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sandbox.cgroups import Leaf
 from sandbox.errors import SandboxError
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
 from sandbox.mounts import clone_readonly
 from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.shell_pool import first_limits
 from sandbox.shells import Shell
 from sandbox.spec import Spec
 from sandbox.worker import Worker, init_frame
@@ -37,23 +39,29 @@ class Forker:
     def fork_into(self, spec: Spec, shell: Shell) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
         zygote = self.zygotes.get(spec.runtime)
-        shell.leaf.set_limits(spec.limits, boost=True)
+        if spec.limits != first_limits(spec.limits.tmp_mb):
+            shell.leaf.set_limits(spec.limits, boost=True)
         trees = open_trees(spec)
         try:
             fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
-            return self._fork(spec, zygote, shell, None, fds)
+            return self._fork(spec, zygote, shell, shell.leaf, fds)
         finally:
             for _, fd in trees:
                 os.close(fd)
 
     def fork_from(self, spec: Spec, parent: FunctionZygote) -> Worker:
         """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
-        # No boost: a child of an initialised zygote has nothing left to initialise.
-        leaf = self.host.new_leaf(f"w{next(self.numbers)}", spec.limits)
+        leaf = parent.leaves.pop() if parent.leaves else self.new_leaf(spec)
         return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True))
 
+    def new_leaf(self, spec: Spec) -> Leaf:
+        """A cgroup for a child of a function zygote. No boost: it has nothing left to initialise."""
+        leaf = self.host.new_leaf(f"w{next(self.numbers)}", spec.limits)
+        leaf.attach_fds(inside_zygote=True)
+        return leaf
+
     def _fork(
-        self, spec: Spec, zygote: Zygote, shell: Shell | None, leaf: object, fds: list[tuple[str, int]]
+        self, spec: Spec, zygote: Zygote, shell: Shell | None, leaf: Leaf, fds: list[tuple[str, int]]
     ) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -68,7 +76,7 @@ class Forker:
                     instance=os.urandom(16).hex(),
                     born=time.time(),
                     shell=shell,
-                    leaf=shell.leaf if shell is not None else leaf,  # type: ignore[arg-type]
+                    leaf=leaf,
                     channel_fd=ours.detach(),
                     log_fd=log_read,
                     forked_at=self.loop.time(),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sandbox.cgroups import Leaf
 from sandbox.shells import Shell
 from sandbox.zygote import Zygote
 
+LEAVES_AHEAD = 4
 # Output of module code is kept up to here until the snapshot is reported; a chattier module does not block.
 MAX_INIT_LOG = 64 * 1024
 
@@ -20,6 +22,7 @@ class FunctionZygote:
     log_fd: int
     started_at: float
     users: int = 0
+    leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children
     stopped: bool = False
     init_log: bytearray = field(default_factory=bytearray)
 

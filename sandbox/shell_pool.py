@@ -22,6 +22,8 @@ log = logging.getLogger("forklight.sandbox")
 SLOTS = 60_000
 # A kind other than the default one is kept pooled for this long after its last use.
 KIND_KEEP_S = 60.0
+# Making a shell takes a millisecond or two of this thread: not while the fork that took the last one is under way.
+REFILL_DELAY_S = 0.01
 # rmdir of a cgroup is refused while the kernel still takes its last process apart.
 _REMOVE_RETRY_S = 0.02
 
@@ -34,6 +36,11 @@ class ShellKind:
     tmp_mb: int
 
 
+def first_limits(tmp_mb: int) -> Limits:
+    """What a shell's cgroup is made with: those of a function of Lambda's default size, so that most need no change."""
+    return Limits(memory_mb=128, tmp_mb=tmp_mb)
+
+
 @dataclass(slots=True)
 class _Kind:
     ready: list[Shell] = field(default_factory=list)
@@ -41,6 +48,7 @@ class _Kind:
     starting: int = 0
     target: int = 0
     last_use: float = 0.0
+    refilling: bool = False
 
 
 class ShellPool:
@@ -75,7 +83,7 @@ class ShellPool:
         while entry.ready:
             shell = entry.ready.pop()
             if shell.slot in self._live:
-                self._loop.call_soon(self._refill, kind)
+                self._refill_soon(kind, entry)
                 on_shell(shell)
                 return
         entry.waiting.append(on_shell)
@@ -101,8 +109,14 @@ class ShellPool:
         for shell in list(self._live.values()):
             shell.kill()
 
+    def _refill_soon(self, kind: ShellKind, entry: _Kind) -> None:
+        if not entry.refilling:
+            entry.refilling = True
+            self._loop.call_later(REFILL_DELAY_S, self._refill, kind)
+
     def _refill(self, kind: ShellKind) -> None:
         entry = self._kinds[kind]
+        entry.refilling = False
         wanted = len(entry.waiting) + entry.target - len(entry.ready)
         while entry.starting < min(wanted, self._max_starting) and not self._closing:
             try:
@@ -116,7 +130,7 @@ class ShellPool:
             self._take_slot(),
             network=kind.network,
             tmp_mb=kind.tmp_mb,
-            limits=Limits(memory_mb=128, tmp_mb=kind.tmp_mb),
+            limits=first_limits(kind.tmp_mb),
         )
         entry.starting += 1
         self._live[shell.slot] = shell
@@ -129,6 +143,9 @@ class ShellPool:
         self._loop.remove_reader(shell.status_fd)
         try:
             shell.finish()
+            # Off everybody's path: no CPU quota until the function is initialised, and the descriptors a fork passes.
+            shell.leaf.set_limits(first_limits(kind.tmp_mb), boost=True)
+            shell.leaf.attach_fds(inside_zygote=False)
         except SandboxError as error:
             shell.kill()
             self._failed(entry, error)
@@ -139,7 +156,7 @@ class ShellPool:
             entry.ready.append(shell)
         else:
             self.retire(shell)
-        self._refill(kind)
+        self._refill_soon(kind, entry)
 
     def _failed(self, entry: _Kind, error: SandboxError) -> None:
         log.error("sandbox not made: %s", error)

@@ -190,6 +190,8 @@ class Snapshots:
         if zygote.stopped:
             return
         zygote.stopped = True
+        while zygote.leaves:
+            zygote.leaves.pop().remove()
         zygote.zygote.kill()
         self._loop.remove_reader(zygote.log_fd)
         os.close(zygote.log_fd)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from sandbox.errors import SandboxError
 from sandbox.forking import Forker
+from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
 from sandbox.peers import ControlPeer, DoorPeer
 from sandbox.processes import pidfd_kill, reap
@@ -215,7 +216,7 @@ class Supervisor:
             self._serve(pool, pool.waiting.popleft(), worker)
         if pool.waiting:
             self._grow(pool)
-        elif pool.spares_to_start(self._loop.time()):
+        elif pool.spares_to_start(self._loop.time()) or (pool.zygote and not pool.zygote.leaves):
             self._refill_soon(pool)
 
     def _serve(self, pool: VersionPool, request: LendRequest, worker: Worker) -> None:
@@ -382,6 +383,10 @@ class Supervisor:
         self._refilling.discard(pool.spec.key)
         if pool.retired or pool.snapshot is SnapshotState.STARTING:
             return
+        zygote = pool.zygote
+        if zygote is not None and pool.snapshot is SnapshotState.ON:
+            while len(zygote.leaves) < LEAVES_AHEAD:
+                zygote.leaves.append(self._forker.new_leaf(pool.spec))
         for _ in range(pool.spares_to_start(self._loop.time())):
             if self._count() >= self._concurrency:
                 return
