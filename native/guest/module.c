@@ -83,26 +83,30 @@ read_rlimits(PyObject *list, struct fg_plan *plan)
 
 PyDoc_STRVAR(fork_worker_doc,
              "fork_worker(*, channel, log=-1, shell=-1, join=0, cgroup=-1, attach=[], trees=[], rlimits=[], drop=False,\n"
-             "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, control=False)\n"
+             "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, control=False, hooks=True)\n"
              "-> (pid, pidfd) in the zygote, (0, -1) in the child, which is then set up as asked.\n\n"
              "Borrows every fd. OSError.filename names the step that failed in the zygote. A step that fails in the\n"
-             "child is reported on its channel and ends the child with status 120.");
+             "child is reported on its channel and ends the child with status 120.\n\n"
+             "hooks=False leaves out Python's own steps around a fork, which cost a worker as much as the clone itself. It is\n"
+             "sound only where there is one thread and no user code; the caller must then reseed `random`.");
 
 static PyObject *
 fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
 {
     (void)self;
     static char *names[] = {"channel", "log",     "shell", "join", "cgroup",  "attach",  "trees",  "rlimits", "drop",
-                            "set_ids", "uid",     "gid",   "workdir", "seccomp", "legacy", "control", NULL};
+                            "set_ids", "uid",     "gid",   "workdir", "seccomp", "legacy", "control",
+                            "hooks",   NULL};
     struct fg_plan plan = {.channel = -1, .log = -1, .shell = -1, .cgroup = -1};
     PyObject *attach = NULL, *trees = NULL, *rlimits = NULL;
     const char *seccomp = NULL;
     Py_ssize_t seccomp_bytes = 0;
     unsigned int uid = 0, gid = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$iiiiiO!O!O!ppIIzy#pp", names, &plan.channel, &plan.log,
+    int hooks = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$iiiiiO!O!O!ppIIzy#ppp", names, &plan.channel, &plan.log,
                                      &plan.shell, &plan.join, &plan.cgroup, &PyList_Type, &attach, &PyList_Type,
                                      &trees, &PyList_Type, &rlimits, &plan.drop, &plan.set_ids, &uid, &gid,
-                                     &plan.workdir, &seccomp, &seccomp_bytes, &plan.legacy, &plan.control))
+                                     &plan.workdir, &seccomp, &seccomp_bytes, &plan.legacy, &plan.control, &hooks))
         return NULL;
     if (plan.channel < 0)
         return PyErr_Format(PyExc_ValueError, "no channel");
@@ -116,14 +120,17 @@ fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
 
     const char *step = "";
     int pidfd = -1;
-    PyOS_BeforeFork();
+    if (hooks)
+        PyOS_BeforeFork();
     pid_t pid = fg_clone(&plan, &pidfd, &step);
     if (pid == 0) {
         fg_become_worker(&plan);
-        PyOS_AfterFork_Child();
+        if (hooks)
+            PyOS_AfterFork_Child();
         return Py_BuildValue("(ii)", 0, -1);
     }
-    PyOS_AfterFork_Parent();
+    if (hooks)
+        PyOS_AfterFork_Parent();
     if (pid < 0)
         return raise_step((int)-pid, step);
     return Py_BuildValue("(ii)", (int)pid, pidfd);

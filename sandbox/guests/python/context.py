@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
+from collections.abc import Mapping
 
 # Only these fields of a client context's "w3c" member are shown, and only when they are text.
 _TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
@@ -121,12 +121,12 @@ def _describe(value: object, names: tuple[str, ...]) -> str:
 _environment: list[str | None] = [None] * 5
 
 
-def read_environment() -> None:
+def read_environment(variables: Mapping[str, str]) -> None:
     """To be called whenever the platform has changed os.environ."""
     _environment[:] = [
-        os.environ.get("AWS_LAMBDA_LOG_GROUP_NAME"),
-        os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME"),
-        os.environ.get("AWS_LAMBDA_FUNCTION_NAME"),
-        os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
-        os.environ.get("AWS_LAMBDA_FUNCTION_VERSION"),
+        variables.get("AWS_LAMBDA_LOG_GROUP_NAME"),
+        variables.get("AWS_LAMBDA_LOG_STREAM_NAME"),
+        variables.get("AWS_LAMBDA_FUNCTION_NAME"),
+        variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
+        variables.get("AWS_LAMBDA_FUNCTION_VERSION"),
     ]

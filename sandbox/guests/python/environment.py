@@ -22,6 +22,20 @@ _DEFAULTS = {
     "_AWS_XRAY_DAEMON_ADDRESS": "169.254.79.129",
     "_AWS_XRAY_DAEMON_PORT": "2000",
 }
+_FROM_DOCUMENT = (
+    ("_HANDLER", "handler"),
+    ("LAMBDA_TASK_ROOT", "task_root"),
+    ("AWS_REGION", "region"),
+    ("AWS_DEFAULT_REGION", "region"),
+    ("AWS_LAMBDA_FUNCTION_NAME", "function_name"),
+    ("AWS_LAMBDA_FUNCTION_VERSION", "function_version"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "memory_limit_in_mb"),
+    ("AWS_LAMBDA_LOG_GROUP_NAME", "log_group_name"),
+    ("AWS_LAMBDA_INITIALIZATION_TYPE", "init_type"),
+    ("AWS_LAMBDA_LOG_FORMAT", "log_format"),
+    ("AWS_LAMBDA_LOG_LEVEL", "log_level"),
+    ("AWS_LAMBDA_RUNTIME_API", "runtime_api"),
+)
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": ("access_key_id", "AccessKeyId", "AWS_ACCESS_KEY_ID"),
     "AWS_SECRET_ACCESS_KEY": ("secret_access_key", "SecretAccessKey", "AWS_SECRET_ACCESS_KEY"),
@@ -35,34 +49,22 @@ _ONE_THREAD = dict.fromkeys(
 
 def build(document: Document) -> dict[str, str]:
     """Later groups win: Lambda's defaults, the user's variables, what nobody may change."""
+    variables = dict(_DEFAULTS)
+    variables["PWD"] = str(document["task_root"])
     user = document.get("env")
-    task_root = str(document["task_root"])
-    reserved = {
-        "_HANDLER": document["handler"],
-        "LAMBDA_TASK_ROOT": task_root,
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{document['runtime']}",
-        "AWS_REGION": document["region"],
-        "AWS_DEFAULT_REGION": document["region"],
-        "AWS_LAMBDA_FUNCTION_NAME": document["function_name"],
-        "AWS_LAMBDA_FUNCTION_VERSION": document["function_version"],
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": document["memory_limit_in_mb"],
-        "AWS_LAMBDA_LOG_GROUP_NAME": document["log_group_name"],
-        "AWS_LAMBDA_INITIALIZATION_TYPE": document.get("init_type") or "on-demand",
-        **of_instance(document),
-    }
-    if str(document.get("log_format", "")).upper() == "JSON":
-        reserved["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
-    if document.get("log_level"):
-        reserved["AWS_LAMBDA_LOG_LEVEL"] = document["log_level"]
-    if document.get("runtime_api"):
-        reserved["AWS_LAMBDA_RUNTIME_API"] = document["runtime_api"]
-    return {
-        **_DEFAULTS,
-        "PWD": task_root,
-        **{str(k): str(v) for k, v in (user if isinstance(user, Mapping) else {}).items()},
-        **{k: str(v) for k, v in reserved.items()},
-    }
+    if isinstance(user, dict):
+        for name, value in user.items():
+            variables[name] = str(value)
+    for name, key in _FROM_DOCUMENT:
+        value = document.get(key)
+        if value:
+            variables[name] = str(value)
+    variables["LAMBDA_RUNTIME_DIR"] = "/var/runtime"
+    variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{document['runtime']}"
+    if variables.get("AWS_LAMBDA_LOG_FORMAT", "").upper() != "JSON":
+        variables.pop("AWS_LAMBDA_LOG_FORMAT", None)
+    variables.update(of_instance(document))
+    return variables
 
 
 def of_instance(document: Document) -> dict[str, str]:
@@ -71,14 +73,16 @@ def of_instance(document: Document) -> dict[str, str]:
 
 
 def log_stream_name(document: Document) -> str:
+    """YYYY/MM/DD/[version]instance; the day is that of the worker's birth, UTC."""
     born = document.get("born")
-    day = time.strftime("%Y/%m/%d", time.gmtime(born if isinstance(born, int | float) else None))
+    born_at = time.gmtime(born if isinstance(born, int | float) else None)
+    day = f"{born_at.tm_year}/{born_at.tm_mon:02}/{born_at.tm_mday:02}"
     return f"{day}/[{document['function_version']}]{document.get('instance', '')}"
 
 
 def _credentials(document: Document) -> dict[str, str]:
     given = document.get("credentials")
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict):
         return {}
     found = {}
     for variable, names in _CREDENTIALS.items():
@@ -88,11 +92,19 @@ def _credentials(document: Document) -> dict[str, str]:
     return found
 
 
-def install(variables: Mapping[str, str]) -> None:
-    """Replaces os.environ, the C environment and the time zone."""
-    os.environ.clear()
-    os.environ.update(variables)
+def prepare() -> None:
+    """In the zygote, whose environment was empty: what nearly every worker has."""
+    os.environ.update(_DEFAULTS)
     time.tzset()
+
+
+def install(variables: Mapping[str, str]) -> None:
+    """Makes os.environ, and with it the C environment and the time zone, what `variables` says."""
+    for name, value in variables.items():
+        if _DEFAULTS.get(name) != value:
+            os.environ[name] = value
+    if variables["TZ"] != _DEFAULTS["TZ"]:
+        time.tzset()
 
 
 def hold_threads_back() -> list[str]:

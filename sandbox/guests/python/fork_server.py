@@ -115,6 +115,7 @@ class ForkServer:
             seccomp=self._seccomp,
             legacy=self._sandboxed,
             control=role == "zygote",
+            hooks=self._sandboxed or role == "zygote",
         )
 
 

@@ -17,6 +17,7 @@ from .environment import Document
 from .fork_server import ForkServer
 from .function_init import Function
 from .handler import Handler
+from .import_path import ImportPath
 from .log_capture import ErrorLog
 from .worker_loop import run
 
@@ -24,7 +25,7 @@ _CONTROL = 3
 _OWN_FDS = frozenset((0, 1, 2, _CONTROL))
 
 
-def main(standard_library: list[str], errors: ErrorLog) -> None:
+def main(import_path: ImportPath, errors: ErrorLog) -> None:
     """Ends with SystemExit in the zygote; in a child it never returns."""
     control = _socket.socket(fileno=_CONTROL)
     received = messages.receive(control)
@@ -34,7 +35,7 @@ def main(standard_library: list[str], errors: ErrorLog) -> None:
     assert isinstance(document, dict)
     started = time.perf_counter_ns()
     try:
-        function = _prepare(document, standard_library, errors)
+        function = _prepare(document, import_path, errors)
     except Exception as error:
         report = faults.error_of(error)
         errors.write(report)
@@ -54,8 +55,8 @@ def main(standard_library: list[str], errors: ErrorLog) -> None:
     _restored(function, errors)
 
 
-def _prepare(document: Document, standard_library: list[str], errors: ErrorLog) -> Function:
-    function = function_init.load(document, standard_library, errors, to_be_forked=True)
+def _prepare(document: Document, import_path: ImportPath, errors: ErrorLog) -> Function:
+    function = function_init.load(document, import_path, errors, to_be_forked=True)
     snapshot_hooks.run_before_snapshot()
     return function
 

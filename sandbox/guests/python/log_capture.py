@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from io import TextIOWrapper
 
 from .faults import ErrorJson
@@ -98,27 +98,27 @@ class JsonFormatter(logging.Formatter):
 
 
 class ErrorLog:
-    """Writes the errors that end an invocation or an init."""
+    """The root logger's handler, and the writer of errors that end an invocation or an init. Made in the zygote: once."""
 
     def __init__(self) -> None:
         self._sink = LogSink()
         self._as_json = False
-
-    def set_up(self) -> None:
-        """Installs the root logger's handler as the environment says. Once, before the user's code is imported."""
-        self._as_json = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
-        level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
         logging.Formatter.converter = time.gmtime
-        handler = LambdaLoggerHandler(self._sink)
-        handler.setFormatter(
-            JsonFormatter() if self._as_json else logging.Formatter(_TEXT_FORMAT, _SECOND)
-        )
-        handler.addFilter(LambdaLoggerFilter())
-        root = logging.getLogger()
-        level = "DEBUG" if level == "TRACE" else level
-        if isinstance(logging.getLevelName(level), int):
-            root.setLevel(level)
-        root.addHandler(handler)
+        self._handler = LambdaLoggerHandler(self._sink)
+        self._handler.setFormatter(logging.Formatter(_TEXT_FORMAT, _SECOND))
+        self._handler.addFilter(LambdaLoggerFilter())
+        logging.getLogger().addHandler(self._handler)
+
+    def set_up(self, variables: Mapping[str, str]) -> None:
+        """As the function's environment says; before the user's code is imported."""
+        if variables.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON":
+            self._as_json = True
+            self._handler.setFormatter(JsonFormatter())
+        level = variables.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+        if level:
+            level = "DEBUG" if level == "TRACE" else level
+            if isinstance(logging.getLevelName(level), int):
+                logging.getLogger().setLevel(level)
 
     def write(self, error: ErrorJson) -> None:
         if self._as_json:

@@ -8,10 +8,21 @@ and the secret of str hashes, which all workers of one zygote share.
 from __future__ import annotations
 
 import os
+import random
 import sys
+import threading
+
+
+def after_quick_fork() -> None:
+    """In a worker forked without Python's at-fork steps: of what those do, this is what a process with one thread can notice."""
+    random.seed()
+    set_native_id = getattr(threading.main_thread(), "_set_native_id", None)
+    if set_native_id is not None:
+        set_native_id()
 
 
 def reseed() -> None:
+    """In a worker restored from a function zygote, whose at-fork steps have run."""
     # Looked up, not imported: what the function has not loaded needs nothing.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -11,11 +11,12 @@ import sys
 
 import _socket
 
-from . import function_init, function_zygote, import_path, log_capture, messages, worker_loop
+from . import environment, function_init, function_zygote, log_capture, messages, reseed, snapshot_hooks, worker_loop
 from .channel import Channel
 from .environment import Document
 from .fork_server import ForkServer
 from .handler import Handler
+from .import_path import ImportPath
 from .log_capture import ErrorLog
 
 _CONTROL = 3
@@ -25,32 +26,34 @@ _PRELOAD = "base64 copy dataclasses datetime decimal hashlib pathlib random temp
 
 def main() -> None:
     """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns."""
-    standard_library = function_init.standard_library()
-    _preload()
+    import_path = ImportPath()
+    errors = _preload()
+    import_path.prepare()
     control = _socket.socket(fileno=_CONTROL)
     received = messages.receive(control)
     if received is None or received[0].get("op") != "hello":
         sys.exit("a zygote's first message is hello")
     seccomp = binascii.a2b_base64(str(received[0].get("seccomp") or ""))
-    errors = ErrorLog()
     gc.collect()
     gc.freeze()
     role = ForkServer(control, seccomp, sandboxed=False).serve()
     if role is None:
         sys.exit(0)
     if role == "zygote":
-        function_zygote.main(standard_library, errors)
-    _work(standard_library, errors)
+        function_zygote.main(import_path, errors)
+    _work(import_path, errors)
 
 
-def _preload() -> None:
-    import_path.keep_loaded()
+def _preload() -> ErrorLog:
     for name in _PRELOAD:
         __import__(name)
     _builtins_of_site()
     log_capture.prepare_streams()
     # /var/task is read-only: do not even try to write byte code next to the user's modules.
     sys.dont_write_bytecode = True
+    environment.prepare()
+    snapshot_hooks.install()
+    return ErrorLog()
 
 
 def _builtins_of_site() -> None:
@@ -61,9 +64,11 @@ def _builtins_of_site() -> None:
     site.sethelper()
 
 
-def _work(standard_library: list[str], errors: ErrorLog) -> None:
+def _work(import_path: ImportPath, errors: ErrorLog) -> None:
+    reseed.after_quick_fork()
+
     def load(document: Document) -> tuple[Handler, int]:
-        function = function_init.load(document, standard_library, errors)
+        function = function_init.load(document, import_path, errors)
         return function.handler, function.init_us
 
     worker_loop.run(Channel(3), errors, load)
