@@ -28,9 +28,9 @@ class ControlCalls(Protocol):
     """Operations of the Lambda API by name, answered by the control process."""
 
     async def call(
-        self, region: str, operation: str, params: Mapping[str, Any], body: bytes | None = None
+        self, region: str, operation: str, params: Params, body: bytes = b"", zip_in_body: bool = False
     ) -> dict[str, Any]:
-        """The operation's output.  Members are AWS's; ``body``, if given, is ``Code.ZipFile`` or ``ZipFile``.
+        """The operation's output.  Members are AWS's; ``zip_in_body``: ``body`` is (Code.)ZipFile.
 
         Raises ApiError: what the operation answered, or 503 when the control process is away.
         """
@@ -69,7 +69,7 @@ class FunctionService:
         if tags:
             params["Tags"] = tags
         region = self._region_of(request.function_name)
-        result = await self._control.call(region, "CreateFunction", params, request.zip_file)
+        result = await self._control.call(region, "CreateFunction", params, request.zip_file, True)
         return _function(result, tags)
 
     async def _update(self, request: pb.UpdateFunctionRequest) -> pb.Function:
@@ -101,7 +101,7 @@ class FunctionService:
             guard = {}
         if request.HasField("zip_file"):
             params = {"FunctionName": name, **guard}
-            result = await self._control.call(region, "UpdateFunctionCode", params, request.zip_file)
+            result = await self._control.call(region, "UpdateFunctionCode", params, request.zip_file, True)
         elif changed and not configuration:
             result = (await self._control.call(region, "GetFunction", {"FunctionName": name}))[
                 "Configuration"

@@ -7,7 +7,6 @@ reflection are open. Several processes listen on one port (SO_REUSEPORT); the ke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -56,7 +55,7 @@ class GrpcServer:
 
     ``address``: "host:port"; port 0 takes a free one, "[v6]:port" works. ``tokens``: SHA-256 digests (lower-case
     hexadecimal) of the bearer tokens that are valid now, asked at every call; None: no token is needed.
-    ``tls``: paths of certificate chain and private key, PEM.
+    ``tls``: certificate chain and private key, the bytes of PEM files.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class GrpcServer:
         address: str,
         region: str,
         tokens: Callable[[], Iterable[str]] | None,
-        tls: tuple[Path, Path] | None = None,
+        tls: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._address = address
         self._tls = tls
@@ -88,7 +87,7 @@ class GrpcServer:
             if self._tls is None:
                 port = server.add_insecure_port(self._address)
             else:
-                certificate, key = self._tls[0].read_bytes(), self._tls[1].read_bytes()
+                certificate, key = self._tls
                 credentials = grpc.ssl_server_credentials([(key, certificate)])
                 port = server.add_secure_port(self._address, credentials)
         except RuntimeError as error:

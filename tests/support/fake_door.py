@@ -99,18 +99,24 @@ class FakeControl:
     def __init__(self) -> None:
         self.functions: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
-        self.calls: list[tuple[str, dict[str, Any], bytes | None]] = []
+        self.calls: list[tuple[str, dict[str, Any], bytes]] = []
 
     async def call(
-        self, region: str, operation: str, params: Mapping[str, Any], body: bytes | None = None
+        self,
+        region: str,
+        operation: str,
+        params: dict[str, Any],
+        body: bytes = b"",
+        zip_in_body: bool = False,
     ) -> dict[str, Any]:
         self.calls.append((operation, dict(params), body))
+        assert zip_in_body == (operation in ("CreateFunction", "UpdateFunctionCode"))
         await asyncio.sleep(0)
         if operation == "ListFunctions":
             return {"Functions": list(self.functions.values())}
         name = str(params.get("FunctionName") or str(params.get("Resource")).rpartition(":")[2])
         if operation == "CreateFunction":
-            return self._create(region, name, params, body or b"")
+            return self._create(region, name, params, body)
         if name not in self.functions:
             raise not_found(region, name)
         function = self.functions[name]
@@ -122,7 +128,7 @@ class FakeControl:
             case "UpdateFunctionConfiguration":
                 function.update({key: value for key, value in params.items() if key != "RevisionId"})
             case "UpdateFunctionCode":
-                function["CodeSize"] = len(body or b"")
+                function["CodeSize"] = len(body)
             case "DeleteFunction":
                 del self.functions[name]
         return function

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -54,7 +53,7 @@ class Door:
 
 @asynccontextmanager
 async def door(
-    *, auth: bool = True, tls: tuple[Path, Path] | None = None, port: int = 0
+    *, auth: bool = True, tls: tuple[bytes, bytes] | None = None, port: int = 0
 ) -> AsyncIterator[Door]:
     """Functions `echo` and `failing` exist; `hanging` answers when the test says so."""
     dispatcher, control = FakeDispatcher(), FakeControl()
