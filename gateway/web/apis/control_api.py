@@ -1,0 +1,133 @@
+"""Everything the control process answers, by service: Lambda, logs, our own; and the same for gRPC, without bytes.
+
+The one place where ApiError becomes an answer, and where what nobody foresaw becomes InternalFailure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.control.runtime_layer import ensure_runtime_layer
+from gateway.model.errors import ApiError
+from gateway.settings import Settings
+from gateway.web.apis import service_model
+from gateway.web.apis.forklight import ForklightApi
+from gateway.web.apis.lambda_functions import LambdaApi
+from gateway.web.apis.logs import LogsApi, logs_error
+from gateway.web.apis.service_model import ServiceModel
+from gateway.web.apis.wire import Request, coerce
+
+if TYPE_CHECKING:
+    from gateway.control.server import ControlServer
+
+_log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+JSON = "application/json"
+
+
+def prepare(settings: Settings) -> tuple[Callable[[ControlServer], ControlApi], Path | None]:
+    """What the control process reads from outside the state directory, so before it gives up its rights.
+
+    Returns the `api` and the `runtime_layer` of a ControlServer. Blocks. Without room for the runtime layer functions
+    run without it. Raises OSError when botocore is not installed.
+    """
+    model = service_model.load()
+    extra = Path(__file__).parents[3] / "sandbox" / "guests" / "python" / "runtime_layer"
+    try:
+        layer = ensure_runtime_layer(settings.state_dir, extra)
+    except OSError as error:
+        _log.error("functions will not find boto3: the runtime layer could not be made: %s", error)
+        layer = None
+    return lambda server: ControlApi(server, model), layer
+
+
+class ControlApi:
+    """One for each control process."""
+
+    def __init__(self, server: ControlServer, model: ServiceModel) -> None:
+        self._server = server
+        self._lambda = LambdaApi(server, model)
+        self._logs = LogsApi(server)
+        self._forklight = ForklightApi(server)
+
+    async def handle(self, header: Message, body: bytes) -> tuple[Message, bytes]:
+        """An HTTP request as a door passes it on -> {"status", "headers"} and body."""
+        request_id = str(header.get("request_id") or "")
+        try:
+            status, headers, answer = await self._dispatch(header, body)
+        except Exception as error:
+            refusal = _as_api_error(error, header)
+            status = refusal.status
+            headers = {"Content-Type": JSON, "x-amzn-ErrorType": refusal.code, **refusal.headers}
+            # Logs speaks JSON 1.1, which names the error in the body.
+            answer = logs_error(refusal) if header.get("service") == "logs" else refusal.body()
+        if request_id:
+            headers["x-amzn-RequestId"] = request_id
+        return {"status": status, "headers": headers}, answer
+
+    async def call(self, header: Message, body: bytes) -> Message:
+        """An operation with AWS's member names as JSON -> {"result"} or {"error"}."""
+        try:
+            name = str(header.get("operation"))
+            params = self._params(
+                name, header.get("params") or {}, body if header.get("zip_in_body") else None
+            )
+            result = await self._lambda.call(str(header.get("region")), name, params, self._base_url({}))
+            return {"result": result}
+        except Exception as error:
+            refusal = _as_api_error(error, header)
+            return {"error": {"status": refusal.status, "code": refusal.code, "message": refusal.message}}
+
+    async def _dispatch(self, header: Message, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        request = Request(
+            method=str(header["method"]),
+            path=str(header["path"]),
+            query=str(header.get("query") or ""),
+            headers=header.get("headers") or {},
+            body=body,
+        )
+        region, service = str(header["region"]), header.get("service")
+        if service == "lambda":
+            status, answer = await self._lambda.handle(region, request, self._base_url(request.headers))
+            return status, {"Content-Type": JSON} if answer else {}, answer
+        if service == "logs":
+            return await self._logs.handle(region, request)
+        if service == "forklight":
+            return await self._forklight.handle(region, request)
+        raise ApiError("UnknownOperationException", f"There is no service {service!r} here")
+
+    def _params(self, name: str, params: Message, package: bytes | None) -> Message:
+        """JSON values in their Python types; the package takes its place. Raises ApiError."""
+        operation = self._lambda.operation(name)
+        if operation is None or operation.input is None:
+            return params
+        shape = operation.input
+        if package is not None:
+            if "Code" in shape.members:
+                params = {**params, "Code": {**(params.get("Code") or {}), "ZipFile": package}}
+            else:
+                params = {**params, "ZipFile": package}
+        return {
+            member: coerce(shape.members[member].shape, value, member)
+            for member, value in params.items()
+            if member in shape.members and value is not None
+        }
+
+    def _base_url(self, headers: dict[str, str]) -> str:
+        """This host as the caller addressed it, for URLs in answers."""
+        settings = self._server.settings
+        scheme = "https" if settings.tls_cert else "http"
+        return f"{scheme}://{headers.get('host') or self._server.http or settings.http}"
+
+
+def _as_api_error(error: Exception, header: Message) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    _log.error("%s %s failed", header.get("method", header.get("op")), header.get("path", ""), exc_info=error)
+    return ApiError(
+        "InternalFailure", "The request failed because of an error of this host; its log says more."
+    )

@@ -1,0 +1,51 @@
+"""Our own read-only endpoints: what the host isolates, which runtimes it has, packages for GetFunction, metrics."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from gateway.control.failures import as_service_errors
+from gateway.model.arn import not_found
+from gateway.model.errors import ApiError
+from gateway.telemetry.metrics import CONTENT_TYPE
+from gateway.web.apis.wire import Request, path_segments
+
+if TYPE_CHECKING:
+    from gateway.control.server import ControlServer
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class ForklightApi:
+    def __init__(self, server: ControlServer) -> None:
+        self._server = server
+
+    async def handle(self, region: str, request: Request) -> Answer:
+        """Raises ApiError."""
+        segments = path_segments(request.path)
+        known = segments in (["metrics"], ["forklight", "v1", "isolation"], ["forklight", "v1", "runtimes"])
+        is_package = segments[:3] == ["forklight", "v1", "code"] and len(segments) == 5
+        if not known and not is_package:
+            raise ApiError("UnknownOperationException", f"Nothing at {request.path[:200]}")
+        if request.method not in ("GET", "HEAD"):
+            raise ApiError("MethodNotAllowedException", f"{request.path[:200]} can only be read")
+        if is_package:
+            return await self._package(region, segments[3], segments[4])
+        if segments == ["metrics"]:
+            return 200, {"Content-Type": CONTENT_TYPE}, self._server.metrics.exposition()
+        with as_service_errors():
+            if segments[-1] == "isolation":
+                return _json(await self._server.isolation())
+            return _json({"runtimes": await self._server.runtimes()})
+
+    async def _package(self, region: str, name: str, file: str) -> Answer:
+        entry = self._server.registry.require(region, name)
+        if file != f"{entry.function.code.sha256}.zip":
+            raise not_found(region, name)
+        data = await self._server.functions.package(entry.function)
+        return 200, {"Content-Type": "application/zip"}, data
+
+
+def _json(document: object) -> Answer:
+    return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()

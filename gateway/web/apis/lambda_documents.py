@@ -1,0 +1,108 @@
+"""Functions in the words of the Lambda API: the structures that operations answer with."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from gateway.control.function_rules import host_architecture
+from gateway.control.registry import Entry
+from gateway.model.function import Function
+
+Document = dict[str, Any]
+
+_CREATING = "The function is being created."
+
+
+def configuration(entry: Entry, qualifier: str | None = None) -> Document:
+    """FunctionConfiguration of the newest revision. `qualifier`, when the caller gave one, shows in the ARN."""
+    function = entry.function
+    document = _plain(function)
+    if qualifier:
+        document["FunctionArn"] = f"{function.arn}:{qualifier}"
+    document["State"] = entry.state
+    if entry.reason:
+        document["StateReason"] = entry.reason
+        document["StateReasonCode"] = entry.reason_code
+    if entry.state == "Active" or entry.update != "Successful":
+        document["LastUpdateStatus"] = entry.update
+    if entry.update == "InProgress":
+        document["LastUpdateStatusReason"] = _CREATING
+        document["LastUpdateStatusReasonCode"] = "Creating"
+    elif entry.update == "Failed":
+        document["LastUpdateStatusReason"] = entry.reason
+        document["LastUpdateStatusReasonCode"] = entry.reason_code
+    settings = function.settings
+    document["Forklight"] = {
+        "Isolation": settings.isolation,
+        "Snapshot": settings.snapshot,
+        "SnapshotState": entry.snapshot,
+        "SnapshotWhy": entry.snapshot_why,
+        "Network": settings.network,
+    }
+    return document
+
+
+def just_created(entry: Entry) -> Document:
+    """What CreateFunction answers: Pending, as on Lambda, even though ours may already be called."""
+    document = configuration(entry)
+    if entry.state != "Failed":
+        document.update(State="Pending", StateReason=_CREATING, StateReasonCode="Creating")
+    document.pop("LastUpdateStatus", None)
+    return document
+
+
+def just_updated(entry: Entry) -> Document:
+    """What an update answers: InProgress, as on Lambda; the next look-up says how it ended."""
+    document = configuration(entry)
+    if entry.update == "Successful":
+        document.update(
+            LastUpdateStatus="InProgress",
+            LastUpdateStatusReason=_CREATING,
+            LastUpdateStatusReasonCode="Creating",
+        )
+    return document
+
+
+def _plain(function: Function) -> Document:
+    logging: Document = {"LogFormat": function.logging.format, "LogGroup": function.logging.group}
+    if function.logging.application_level:
+        logging["ApplicationLogLevel"] = function.logging.application_level
+    if function.logging.system_level:
+        logging["SystemLogLevel"] = function.logging.system_level
+    document: Document = {
+        "FunctionName": function.name,
+        "FunctionArn": function.arn,
+        "Runtime": function.runtime,
+        "Role": function.role,
+        "Handler": function.handler,
+        "CodeSize": function.code.size,
+        "Description": function.description,
+        "Timeout": function.timeout_s,
+        "MemorySize": function.memory_mb,
+        "LastModified": function.last_modified,
+        "CodeSha256": code_sha256(function),
+        "Version": function.version,
+        "TracingConfig": {"Mode": "PassThrough"},
+        "RevisionId": function.revision,
+        "PackageType": "Zip",
+        "Architectures": [host_architecture()],
+        "EphemeralStorage": {"Size": function.tmp_mb},
+        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_version_arn(function)},
+        "LoggingConfig": logging,
+    }
+    if function.environment is not None:
+        document["Environment"] = {"Variables": function.environment}
+    return document
+
+
+def code_sha256(function: Function) -> str:
+    """Base64 of the zip's digest, as Lambda shows it."""
+    return base64.b64encode(bytes.fromhex(function.code.sha256)).decode()
+
+
+def _runtime_version_arn(function: Function) -> str:
+    digest = hashlib.sha256(function.runtime.encode()).hexdigest()
+    return f"arn:aws:lambda:{function.region}::runtime:{digest}"

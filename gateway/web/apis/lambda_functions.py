@@ -1,0 +1,241 @@
+"""The Lambda API but for Invoke, which front doors answer themselves: routing, checking, calling control, answering."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.model import quotas
+from gateway.model.arn import not_found, resolve_reference
+from gateway.model.errors import ApiError
+from gateway.web.apis import lambda_documents as documents
+from gateway.web.apis.constraints import check
+from gateway.web.apis.lambda_requests import package_of, wanted
+from gateway.web.apis.presigned import package_url
+from gateway.web.apis.service_model import Operation, ServiceModel
+from gateway.web.apis.wire import Request, parse_input, parse_query, path_segments, serialise, shaped
+
+if TYPE_CHECKING:
+    from gateway.control.server import ControlServer
+
+Params = dict[str, Any]
+# Members of ours in AWS structures; clients of AWS pass over them.
+OURS = frozenset({"Forklight"})
+# Parsing a package's base64 takes a tenth of a second: above this size it leaves the loop's thread.
+_LARGE_BODY = 256 * 1024
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to one operation. `base_url` is this host as the caller addressed it."""
+
+    region: str
+    params: Params
+    base_url: str
+
+    def name(self) -> tuple[str, str | None]:
+        """Name and qualifier of the function. Raises ApiError."""
+        return resolve_reference(self.region, self.params["FunctionName"], self.params.get("Qualifier"))
+
+
+class LambdaApi:
+    """Operations that are not here are answered by name: NotImplementedException, 501."""
+
+    def __init__(self, server: ControlServer, model: ServiceModel) -> None:
+        self._server = server
+        self._functions = server.functions
+        self._model = model
+        self._handlers: dict[str, Callable[[Call], Awaitable[Params]]] = {
+            "CreateFunction": self._create,
+            "GetFunction": self._get,
+            "GetFunctionConfiguration": self._get_configuration,
+            "ListFunctions": self._list,
+            "UpdateFunctionCode": self._update_code,
+            "UpdateFunctionConfiguration": self._update_configuration,
+            "DeleteFunction": self._delete,
+            "GetAccountSettings": self._account_settings,
+            "TagResource": self._tag,
+            "UntagResource": self._untag,
+            "ListTags": self._list_tags,
+        }
+
+    async def handle(self, region: str, request: Request, base_url: str) -> tuple[int, bytes]:
+        """Status and body. Raises ApiError."""
+        query = parse_query(request.query)
+        found = self._model.route(request.method, path_segments(request.path), query)
+        if found is None:
+            raise ApiError(
+                "UnknownOperationException",
+                f"No operation of Lambda at {request.method} {request.path[:200]}",
+            )
+        operation, labels = found
+        handler = self._handler(operation)
+        if len(request.body) > quotas.MAX_REQUEST:
+            raise ApiError(
+                "RequestEntityTooLargeException",
+                f"Request must be smaller than {quotas.MAX_REQUEST} bytes for the {operation.name} operation",
+            )
+        if len(request.body) > _LARGE_BODY:
+            params = await asyncio.to_thread(parse_input, operation, request, labels, query)
+        else:
+            params = parse_input(operation, request, labels, query)
+        _check(operation, params)
+        result = await handler(Call(region, params, base_url))
+        # The newest model says 200 for DeleteFunction; AWS answers, and older clients expect, 204.
+        if operation.name == "DeleteFunction":
+            return 204, b""
+        return serialise(operation, result, OURS)
+
+    async def call(self, region: str, name: str, params: Params, base_url: str) -> Params:
+        """The same for a caller that has members instead of bytes; answers with members. Raises ApiError."""
+        operation = self._model.operations.get(name)
+        if operation is None:
+            raise ApiError("UnknownOperationException", f"Lambda has no operation {name[:100]}")
+        handler = self._handler(operation)
+        _check(operation, params)
+        result = await handler(Call(region, params, base_url))
+        return {} if operation.output is None else shaped(operation.output, result, OURS)
+
+    def operation(self, name: str) -> Operation | None:
+        return self._model.operations.get(name)
+
+    def _handler(self, operation: Operation) -> Callable[[Call], Awaitable[Params]]:
+        handler = self._handlers.get(operation.name)
+        if handler is None:
+            raise ApiError(
+                "NotImplementedException", f"Operation {operation.name} is not implemented by this host."
+            )
+        return handler
+
+    # functions
+
+    async def _create(self, call: Call) -> Params:
+        name, qualifier = call.name()
+        if qualifier is not None:
+            raise _pattern_failure(call.params["FunctionName"])
+        package = package_of(call.params["Code"])
+        entry = await self._functions.create(call.region, name, wanted(call.params, package))
+        return documents.just_created(entry)
+
+    async def _get(self, call: Call) -> Params:
+        name, qualifier = call.name()
+        entry = self._functions.get(call.region, name, qualifier)
+        function = entry.function
+        location = package_url(
+            self._server.credentials.keys[0], call.region, call.base_url, function.name, function.code.sha256
+        )
+        document: Params = {
+            "Configuration": documents.configuration(entry, qualifier),
+            "Code": {"RepositoryType": "S3", "Location": location},
+        }
+        if function.tags:
+            document["Tags"] = function.tags
+        return document
+
+    async def _get_configuration(self, call: Call) -> Params:
+        name, qualifier = call.name()
+        return documents.configuration(self._functions.get(call.region, name, qualifier), qualifier)
+
+    async def _list(self, call: Call) -> Params:
+        limit = min(call.params.get("MaxItems") or quotas.LIST_PAGE, quotas.LIST_PAGE)
+        after = _marker_name(call.params.get("Marker"))
+        entries, more = self._functions.list_from(call.region, after, limit)
+        every_version = call.params.get("FunctionVersion") == "ALL"
+        document: Params = {
+            "Functions": [
+                documents.configuration(entry, entry.function.version if every_version else None)
+                for entry in entries
+            ]
+        }
+        if more:
+            document["NextMarker"] = base64.b64encode(entries[-1].function.name.encode()).decode()
+        return document
+
+    async def _update_code(self, call: Call) -> Params:
+        name, _ = call.name()
+        change = wanted(call.params, package_of(call.params))
+        entry = await self._functions.update_code(
+            call.region, name, change, call.params.get("RevisionId"), bool(call.params.get("DryRun"))
+        )
+        return documents.just_updated(entry)
+
+    async def _update_configuration(self, call: Call) -> Params:
+        name, _ = call.name()
+        change = wanted(call.params, None)
+        entry = await self._functions.update_configuration(
+            call.region, name, change, call.params.get("RevisionId")
+        )
+        return documents.just_updated(entry)
+
+    async def _delete(self, call: Call) -> Params:
+        name, qualifier = call.name()
+        await self._functions.delete(call.region, name, qualifier)
+        return {"StatusCode": 204}
+
+    async def _account_settings(self, call: Call) -> Params:
+        count, size = self._functions.totals(call.region)
+        concurrency = self._server.settings.concurrency
+        return {
+            "AccountLimit": {
+                "TotalCodeSize": quotas.MAX_CODE_STORAGE,
+                "CodeSizeUnzipped": quotas.MAX_UNZIPPED,
+                "CodeSizeZipped": quotas.MAX_ZIPPED,
+                "ConcurrentExecutions": concurrency,
+                "UnreservedConcurrentExecutions": concurrency,
+            },
+            "AccountUsage": {"TotalCodeSize": size, "FunctionCount": count},
+        }
+
+    # tags
+
+    async def _tag(self, call: Call) -> Params:
+        await self._functions.retag(call.region, self._tagged(call), call.params["Tags"], ())
+        return {}
+
+    async def _untag(self, call: Call) -> Params:
+        await self._functions.retag(call.region, self._tagged(call), {}, tuple(call.params["TagKeys"]))
+        return {}
+
+    async def _list_tags(self, call: Call) -> Params:
+        entry = self._functions.get(call.region, self._tagged(call))
+        return {"Tags": entry.function.tags}
+
+    def _tagged(self, call: Call) -> str:
+        """The function that an ARN means; other resources have no tags here. Raises ApiError."""
+        arn: str = call.params["Resource"]
+        if ":function:" not in arn:
+            raise ApiError("NotImplementedException", "Only functions can be tagged on this host.")
+        name, qualifier = resolve_reference(call.region, arn, None)
+        if qualifier is not None:
+            if self._server.registry.get(call.region, name) is None:
+                raise not_found(call.region, name, qualifier)
+            raise ApiError(
+                "InvalidParameterValueException",
+                "Tags on function aliases and versions are not supported. Please specify a function ARN.",
+            )
+        return name
+
+
+def _check(operation: Operation, params: Params) -> None:
+    if operation.input is not None:
+        check(operation.input, params)
+
+
+def _marker_name(marker: str | None) -> str:
+    """The name after which a page begins. Raises ApiError for a marker that is not ours."""
+    if not marker:
+        return ""
+    try:
+        return base64.b64decode(marker, validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise ApiError("InvalidParameterValueException", f"Invalid marker: {marker[:100]}") from None
+
+
+def _pattern_failure(name: str) -> ApiError:
+    return ApiError(
+        "InvalidParameterValueException", f"A new function's name has no version or alias: {name[:200]}"
+    )

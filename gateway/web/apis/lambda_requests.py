@@ -1,0 +1,97 @@
+"""From members of a Lambda request to what `gateway.control` is asked for, and a clear no to what is not there yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.control.functions import Wanted
+from gateway.model.errors import ApiError
+
+Params = dict[str, Any]
+
+# Members that ask for something this host does not have. Empty values, which SDKs and templates like to send, are fine.
+_NOT_YET = {
+    "Layers": "layers are not implemented yet: put what the function imports into its package",
+    "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=host gives the host's network",
+    "FileSystemConfigs": "file systems are not implemented",
+    "ImageConfig": "container images are not implemented yet",
+    "CodeSigningConfigArn": "code signing is not implemented",
+    "KMSKeyArn": "customer managed keys are not implemented",
+    "SourceKMSKeyArn": "customer managed keys are not implemented",
+    "TenancyConfig": "use the tag forklight:isolation=tenant",
+    "CapacityProviderConfig": "capacity providers are not implemented",
+    "DurableConfig": "durable functions are not implemented",
+    "AcceleratorConfig": "accelerators are not implemented",
+    "PublishTo": "versions are not implemented yet: leave it out, the function runs as $LATEST",
+}
+_CODE_ELSEWHERE = {
+    "S3Bucket": "code from S3 is not implemented yet: send the package inline as ZipFile",
+    "S3Key": "code from S3 is not implemented yet: send the package inline as ZipFile",
+    "ImageUri": "container images are not implemented yet: send a package as ZipFile",
+    "SourceKMSKeyArn": "customer managed keys are not implemented",
+}
+
+
+def wanted(params: Params, package: bytes | None) -> Wanted:
+    """What a creation or a change asks for. Raises ApiError for what cannot be had."""
+    _refuse_what_is_missing(params)
+    environment = params.get("Environment")
+    logging = params.get("LoggingConfig") or {}
+    return Wanted(
+        runtime=params.get("Runtime"),
+        handler=params.get("Handler"),
+        role=params.get("Role"),
+        description=params.get("Description"),
+        timeout_s=params.get("Timeout"),
+        memory_mb=params.get("MemorySize"),
+        tmp_mb=(params.get("EphemeralStorage") or {}).get("Size"),
+        environment=None if environment is None else environment.get("Variables") or {},
+        architectures=tuple(params.get("Architectures") or ()),
+        log_group=logging.get("LogGroup"),
+        log_format=logging.get("LogFormat"),
+        application_level=logging.get("ApplicationLogLevel"),
+        system_level=logging.get("SystemLogLevel"),
+        tags=params.get("Tags"),
+        package=package,
+    )
+
+
+def package_of(code: Params) -> bytes | None:
+    """The inline package. Raises ApiError for code that lies elsewhere."""
+    for member, why in _CODE_ELSEWHERE.items():
+        if code.get(member):
+            raise not_implemented(member, why)
+    package = code.get("ZipFile")
+    return package if isinstance(package, bytes) and package else None
+
+
+def not_implemented(member: str, why: str) -> ApiError:
+    return ApiError("InvalidParameterValueException", f"{member}: {why}.")
+
+
+def _refuse_what_is_missing(params: Params) -> None:
+    for member, why in _NOT_YET.items():
+        if _says_something(params.get(member)):
+            raise not_implemented(member, why)
+    if params.get("PackageType", "Zip") != "Zip":
+        raise not_implemented("PackageType", "container images are not implemented yet: use Zip")
+    if params.get("Publish"):
+        raise not_implemented(
+            "Publish", "versions are not implemented yet: leave it out, the function runs as $LATEST"
+        )
+    if (params.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
+        raise not_implemented(
+            "SnapStart",
+            "it applies to published versions, which are not implemented yet: use the tag forklight:snapshot=on",
+        )
+    if (params.get("DeadLetterConfig") or {}).get("TargetArn"):
+        raise not_implemented("DeadLetterConfig", "dead-letter queues are not implemented yet")
+    if (params.get("TracingConfig") or {}).get("Mode", "PassThrough") != "PassThrough":
+        raise not_implemented("TracingConfig", "only Mode PassThrough is implemented")
+
+
+def _says_something(value: Any) -> bool:
+    """Not {"SubnetIds": [], "SecurityGroupIds": []}, which means "none"."""
+    if isinstance(value, dict):
+        return any(_says_something(item) for item in value.values())
+    return bool(value)

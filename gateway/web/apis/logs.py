@@ -1,0 +1,306 @@
+"""CloudWatch Logs, the reading half: what `aws logs tail`, the consoles of IDEs and `forklight logs` use.
+
+JSON 1.1: POST / with the operation in X-Amz-Target. Positions in the log store are the continuation tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.model.arn import ACCOUNT_ID
+from gateway.model.errors import ApiError
+from gateway.telemetry.logs import Group, LogEvent, LogStore, Position
+from gateway.web.apis.wire import Request, parse_document
+
+if TYPE_CHECKING:
+    from gateway.control.server import ControlServer
+
+Params = dict[str, Any]
+_TARGET = "Logs_20140328."
+_MAX_EVENTS = 10_000
+_MAX_BYTES = 1024 * 1024  # of messages in one answer
+_CONTENT_TYPE = "application/x-amz-json-1.1"
+
+
+class LogsApi:
+    def __init__(self, server: ControlServer) -> None:
+        self._store = server.logs
+        self._operations: dict[str, Callable[[str, Params], Params]] = {
+            "DescribeLogGroups": self._describe_groups,
+            "DescribeLogStreams": self._describe_streams,
+            "FilterLogEvents": self._filter,
+            "GetLogEvents": self._get_events,
+        }
+
+    async def handle(self, region: str, request: Request) -> tuple[int, dict[str, str], bytes]:
+        """Raises ApiError. The disk is read in another thread."""
+        target = request.headers.get("x-amz-target", "")
+        operation = self._operations.get(target.removeprefix(_TARGET))
+        if operation is None or not target.startswith(_TARGET):
+            name = target.rpartition(".")[2][:100]
+            raise ApiError("NotImplementedException", f"Operation {name} is not implemented by this host.")
+        params = parse_document(request.body)
+        document = await asyncio.to_thread(operation, region, params)
+        answer = json.dumps(document, ensure_ascii=False).encode()
+        return 200, {"Content-Type": _CONTENT_TYPE}, answer
+
+    def _describe_groups(self, region: str, params: Params) -> Params:
+        prefix, pattern = _text(params, "logGroupNamePrefix"), _text(params, "logGroupNamePattern")
+        after, limit = _decode_name(params), _limit(params, 50)
+        names = [
+            group
+            for group in self._store.groups(region)
+            if group.name.startswith(prefix) and pattern.lower() in group.name.lower() and group.name > after
+        ]
+        document: Params = {"logGroups": [_group_document(group) for group in names[:limit]]}
+        if len(names) > limit:
+            document["nextToken"] = _encode_name(names[limit - 1].name)
+        return document
+
+    def _describe_streams(self, region: str, params: Params) -> Params:
+        group = self._group(region, params)
+        prefix, after, limit = _text(params, "logStreamNamePrefix"), _decode_name(params), _limit(params, 50)
+        by_time = params.get("orderBy") == "LastEventTime"
+        streams = [item for item in self._store.streams(group).items() if item[0].startswith(prefix)]
+        # The name makes the order total, so that a page can begin behind a stream by its place in it.
+        streams.sort(
+            key=lambda item: (item[1][1] if by_time else 0, item[0]), reverse=bool(params.get("descending"))
+        )
+        names = [name for name, _ in streams]
+        begin = names.index(after) + 1 if after in names else 0
+        page = streams[begin : begin + limit]
+        document: Params = {"logStreams": [_stream_document(group, name, times) for name, times in page]}
+        if begin + limit < len(streams):
+            document["nextToken"] = _encode_name(page[-1][0])
+        return document
+
+    def _filter(self, region: str, params: Params) -> Params:
+        group = self._group(region, params)
+        selection = _Selection.of(params)
+        limit = _limit(params, _MAX_EVENTS)
+        events, place = _collect(self._store, group, _position(params.get("nextToken")), selection, limit)
+        events.sort(key=lambda event: event.timestamp)  # doors write in batches of their own
+        document: Params = {
+            "events": [
+                {**_event_document(event), "logStreamName": event.stream, "eventId": event.event_id}
+                for event in events
+            ],
+            "searchedLogStreams": [],
+        }
+        if place is not None:
+            document["nextToken"] = f"f/{place.segment}/{place.offset}"
+        return document
+
+    def _get_events(self, region: str, params: Params) -> Params:
+        group = self._group(region, params)
+        name = _required(params, "logStreamName")
+        if name not in self._store.streams(group):
+            raise ApiError("ResourceNotFoundException", "The specified log stream does not exist.")
+        selection = _Selection.of({**params, "logStreamNames": [name]})
+        limit = _limit(params, _MAX_EVENTS)
+        token = params.get("nextToken")
+        if params.get("startFromHead") or token:
+            events, place = _collect(self._store, group, _position(token), selection, limit)
+            end = place or _end(self._store, group)
+        else:
+            events, _ = _collect(self._store, group, Position(), selection, None)
+            events, end = events[-limit:], _end(self._store, group)
+        return {
+            "events": [_event_document(event) for event in events],
+            # A reader is at the end when it gets the token that it sent.
+            "nextForwardToken": f"f/{end.segment}/{end.offset}",
+            "nextBackwardToken": "b/0/0",
+        }
+
+    def _group(self, region: str, params: Params) -> Group:
+        name = (
+            params.get("logGroupName")
+            or str(params.get("logGroupIdentifier") or "").rpartition(":log-group:")[2]
+        )
+        if not name:
+            raise ApiError("InvalidParameterException", "logGroupName is required.", status=400)
+        group = self._store.group(region, str(name))
+        if group is None:
+            raise ApiError("ResourceNotFoundException", "The specified log group does not exist.", status=400)
+        return group
+
+
+@dataclass(slots=True)
+class _Selection:
+    """Which events of a group are wanted; times in epoch ms, both inclusive."""
+
+    start: int
+    end: int
+    streams: frozenset[str] | None
+    prefix: str
+    matches: Callable[[str], bool]
+
+    @classmethod
+    def of(cls, params: Params) -> _Selection:
+        names = params.get("logStreamNames")
+        return cls(
+            start=_number(params, "startTime", 0),
+            end=_number(params, "endTime", 1 << 62),
+            streams=frozenset(map(str, names)) if isinstance(names, list) and names else None,
+            prefix=_text(params, "logStreamNamePrefix"),
+            matches=_pattern(_text(params, "filterPattern")),
+        )
+
+    def wants(self, event: LogEvent) -> bool:
+        return (
+            self.start <= event.timestamp <= self.end
+            and (self.streams is None or event.stream in self.streams)
+            and event.stream.startswith(self.prefix)
+            and self.matches(event.message)
+        )
+
+
+def logs_error(error: ApiError) -> bytes:
+    """Body of a refusal in JSON 1.1."""
+    return json.dumps({"__type": error.code, "message": error.message}, ensure_ascii=False).encode()
+
+
+def _collect(
+    store: LogStore, group: Group, place: Position | None, selection: _Selection, limit: int | None
+) -> tuple[list[LogEvent], Position | None]:
+    """At most `limit` events and about a megabyte from `place` on, and where to go on (None: nothing is left)."""
+    found: list[LogEvent] = []
+    size = 0
+    while place is not None:
+        events, place = store.read(group, place)
+        for event in events:
+            if not selection.wants(event):
+                continue
+            size += len(event.message)
+            if limit is not None and (len(found) >= limit or (found and size > _MAX_BYTES)):
+                return found, Position(event.segment, event.offset)
+            found.append(event)
+    return found, None
+
+
+def _end(store: LogStore, group: Group) -> Position:
+    return Position(group.segment, group.size)
+
+
+def _pattern(text: str) -> Callable[[str], bool]:
+    """CloudWatch's term patterns: all terms, ?any of these, -none of these, "with blanks", %regular expression%."""
+    text = text.strip()
+    if not text:
+        return lambda message: True
+    if text.startswith(("{", "[")):
+        raise _invalid("JSON and field patterns of filterPattern are not implemented; terms are.")
+    if len(text) > 2 and text.startswith("%") and text.endswith("%"):
+        try:
+            expression = re.compile(text[1:-1])
+        except re.error as error:
+            raise _invalid(f"filterPattern: {error}") from None
+        return lambda message: expression.search(message) is not None
+    try:
+        terms = shlex.split(text)
+    except ValueError as error:
+        raise _invalid(f"filterPattern: {error}") from None
+    optional = [term[1:] for term in terms if term.startswith("?") and len(term) > 1]
+    excluded = [term[1:] for term in terms if term.startswith("-") and len(term) > 1]
+    every = [term for term in terms if term[:1] not in ("?", "-")]
+
+    def matches(message: str) -> bool:
+        return (
+            all(term in message for term in every)
+            and (not optional or any(term in message for term in optional))
+            and not any(term in message for term in excluded)
+        )
+
+    return matches
+
+
+def _group_document(group: Group) -> Params:
+    arn = f"arn:aws:logs:{group.region}:{ACCOUNT_ID}:log-group:{group.name}"
+    return {
+        "logGroupName": group.name,
+        "creationTime": group.created,
+        "metricFilterCount": 0,
+        "arn": f"{arn}:*",
+        "logGroupArn": arn,
+        "storedBytes": group.stored,
+        "logGroupClass": "STANDARD",
+    }
+
+
+def _stream_document(group: Group, name: str, times: tuple[int, int, int]) -> Params:
+    return {
+        "logStreamName": name,
+        "creationTime": times[0],
+        "firstEventTimestamp": times[0],
+        "lastEventTimestamp": times[1],
+        "lastIngestionTime": times[2],
+        "arn": f"arn:aws:logs:{group.region}:{ACCOUNT_ID}:log-group:{group.name}:log-stream:{name}",
+        "storedBytes": 0,
+    }
+
+
+def _event_document(event: LogEvent) -> Params:
+    return {"timestamp": event.timestamp, "message": event.message, "ingestionTime": event.ingested}
+
+
+def _position(token: object) -> Position:
+    if not token:
+        return Position()
+    match = re.fullmatch(r"[fb]/(\d{1,15})/(\d{1,15})", str(token))
+    if match is None:
+        raise _invalid("The specified nextToken is invalid.")
+    return Position(int(match[1]), int(match[2]))
+
+
+def _encode_name(name: str) -> str:
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def _decode_name(params: Params) -> str:
+    token = params.get("nextToken")
+    if not token:
+        return ""
+    try:
+        return base64.urlsafe_b64decode(str(token)).decode()
+    except ValueError:
+        raise _invalid("The specified nextToken is invalid.") from None
+
+
+def _text(params: Params, name: str) -> str:
+    value = params.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _invalid(f"{name} is not a string.")
+    return value or ""
+
+
+def _required(params: Params, name: str) -> str:
+    value = _text(params, name)
+    if not value:
+        raise _invalid(f"{name} is required.")
+    return value
+
+
+def _number(params: Params, name: str, default: int) -> int:
+    value = params.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _invalid(f"{name} is not a number.")
+    return int(value)
+
+
+def _limit(params: Params, most: int) -> int:
+    limit = _number(params, "limit", most)
+    if limit < 1:
+        raise _invalid("limit must be at least 1.")
+    return min(limit, most)
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError("InvalidParameterException", message, status=400)
