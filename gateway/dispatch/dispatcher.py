@@ -60,6 +60,8 @@ class Supervisor(Protocol):
 
     def kill(self, worker_id: int, why: str) -> None: ...
 
+    def inited(self, worker_id: int) -> None: ...
+
 
 class Dispatcher:
     """One per door.  Also the SupervisorEvents of its client: died, recall, drain, lost."""
@@ -77,6 +79,7 @@ class Dispatcher:
         self.shipper = LogShipper(ship_logs)
         self.init_limit_ns = int(init_limit_s * 1e9)
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
         self._supervisor: Supervisor | None = None
         self._pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
         self._workers: dict[int, Worker] = {}
@@ -310,9 +313,8 @@ class Dispatcher:
 
     def became_ready(self, worker: Worker) -> None:
         """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled)."""
-        inited = getattr(self._supervisor, "inited", None)
-        if inited is not None:
-            inited(worker.id)
+        if self._supervisor is not None:
+            self._supervisor.inited(worker.id)
 
     def start_failed(self, worker: Worker, invocation: Invocation) -> None:
         """It died between READY and the event: nothing ran, so another one gets it."""
@@ -516,6 +518,7 @@ class Dispatcher:
                 self._refuse(invocation, ResultKind.UNAVAILABLE, GONE)
             self._drop(worker, "gone")
         self.shipper.flush()
+        self.on_lost()
 
     def retire(self, key: str) -> None:
         """No function bears this key any more: keep none of its workers longer than their invocation."""
@@ -533,6 +536,11 @@ class Dispatcher:
         """Invocations that run or wait."""
         waiting = sum(len(pool.waiting) for pool in self._pools.values())
         return waiting + sum(worker.invocation is not None for worker in self._workers.values())
+
+    @property
+    def lent_workers(self) -> int:
+        """Workers this door has."""
+        return len(self._workers)
 
     def give_back_all(self) -> None:
         """Before the door exits."""

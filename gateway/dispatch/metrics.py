@@ -2,7 +2,8 @@
 
 The document is cumulative, so a lost or repeated push does no harm:
 ``{"counters":[[name, labels, value]...], "gauges":[...],
-"histograms":[[name, labels, [upper bounds], [counts], sum]...]}``, where ``counts`` has one more item than the bounds (above the last one) and is not cumulative over the buckets.
+"histograms":[[name, labels, [upper bounds], [counts], sum]...]}``, where ``counts`` has one more item than the
+bounds (above the last one) and is not cumulative over the buckets.
 """
 
 from __future__ import annotations
@@ -94,5 +95,7 @@ class DoorMetrics:
                 ("forklight_invocation_seconds", labels, _BOUNDS_S, stats.buckets, stats.duration_ns / 1e9)
             )
         counters.extend((name, {}, value) for name, value in self.counters.items())
-        gauges = [(name, {}, value) for name, value in self.gauges.items()]
+        gauges: list[tuple[str, dict[str, str], int]] = [
+            (name, {}, value) for name, value in self.gauges.items()
+        ]
         return json.dumps({"counters": counters, "gauges": gauges, "histograms": histograms}).encode()

@@ -1,0 +1,286 @@
+"""A door's connection to the control process: the functions it knows, keys, API operations, logs and figures.
+
+A unix stream socket; frame = `"<II"` (header length, body length), header JSON, body.  The client reconnects for
+ever, with backoff; while it is away the door goes on serving what it knows, and control operations answer 503.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gateway.model.errors import ApiError, service_unavailable
+from gateway.model.invocation import FunctionView
+
+HEAD = struct.Struct("<II")
+MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
+MAX_BODY = 256 * 1024 * 1024
+BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+LOG_BACKLOG = 8 * 1024 * 1024  # bytes waiting in the socket; above it logs are dropped, not buffered
+UNREACHABLE = "The control process of this host cannot be reached; try again."
+log = logging.getLogger("forklight.door")
+
+Answer = Callable[[dict[str, Any], bytes], None]
+
+
+class DirectorySink:
+    """What control's notices change.  The door's server implements it."""
+
+    def replace_all(self, views: list[FunctionView]) -> None:
+        """The whole state anew."""
+        raise NotImplementedError
+
+    def put(self, view: FunctionView) -> None:
+        """One function is new or changed."""
+        raise NotImplementedError
+
+    def remove(self, region: str, name: str) -> None:
+        """One function is gone."""
+        raise NotImplementedError
+
+    def set_keys(self, keys: dict[str, str]) -> None:
+        """All access keys: id -> secret."""
+        raise NotImplementedError
+
+    def set_tokens(self, tokens: frozenset[str]) -> None:
+        """SHA-256 (hex) of every bearer token."""
+        raise NotImplementedError
+
+
+class ControlClient:
+    """Callback style; `api` and `call` have awaitable twins for callers off the hot path."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path | str, door: int = 0) -> None:
+        self._loop = loop
+        self._path = str(path)
+        self._door = door
+        self._sink: DirectorySink | None = None
+        self._link: _Link | None = None
+        self._attempt = 0
+        self._retry: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._closed = False
+        self._next_id = 0
+        self._waiting: dict[int, Answer] = {}
+        self.synced = asyncio.Event()  # set once the state of this host is known; stays set
+        self.dropped_log_bytes = 0
+
+    def start(self, sink: DirectorySink) -> None:
+        """Connect, and keep connected."""
+        self._sink = sink
+        self._connect()
+
+    def close(self) -> None:
+        """Disconnect for good.  Outstanding operations are answered 503."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._link is not None:
+            self._link.transport.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether control answers at present."""
+        return self._link is not None
+
+    def api(
+        self,
+        service: str,
+        region: str,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        request_id: str,
+        body: bytes,
+        on_answer: Callable[[int, dict[str, str], bytes], None],
+    ) -> None:
+        """An HTTP API operation; the answer is status, headers, body.  Control away: a 503 in AWS's form."""
+
+        def answered(header: dict[str, Any], answer: bytes) -> None:
+            if "status" in header:
+                on_answer(int(header["status"]), header.get("headers") or {}, answer)
+            else:
+                error = service_unavailable(UNREACHABLE)
+                headers = {"x-amzn-ErrorType": error.code, "Content-Type": "application/json"}
+                on_answer(error.status, headers, error.body())
+
+        self._ask(
+            {
+                "op": "api",
+                "service": service,
+                "region": region,
+                "method": method,
+                "path": path,
+                "query": query,
+                "headers": headers,
+                "request_id": request_id,
+            },
+            body,
+            answered,
+        )
+
+    async def call(
+        self,
+        region: str,
+        operation: str,
+        params: dict[str, Any],
+        body: bytes = b"",
+        zip_in_body: bool = False,
+    ) -> dict[str, Any]:
+        """One API operation by name, with AWS member names.  Raises ApiError."""
+        done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+
+        def answered(header: dict[str, Any], answer: bytes) -> None:
+            if not done.done():
+                done.set_result(header)
+
+        header: dict[str, Any] = {"op": "call", "region": region, "operation": operation, "params": params}
+        if zip_in_body:
+            header["zip_in_body"] = True
+        self._ask(header, body, answered)
+        result = await done
+        if "result" in result:
+            found = result["result"]
+            assert isinstance(found, dict)
+            return found
+        error = result.get("error")
+        if error is None:
+            raise service_unavailable(UNREACHABLE)
+        raise ApiError(error["code"], error["message"], status=int(error["status"]))
+
+    def send_logs(self, body: bytes) -> bool:
+        """Log events, JSON lines.  False: dropped, because control is away or behind."""
+        link = self._link
+        if link is None or link.transport.get_write_buffer_size() > LOG_BACKLOG:
+            self.dropped_log_bytes += len(body)
+            return False
+        link.send({"op": "logs"}, body)
+        return True
+
+    def send_metrics(self, body: bytes) -> None:
+        """This door's cumulative figures."""
+        if self._link is not None and self._link.transport.get_write_buffer_size() < LOG_BACKLOG:
+            self._link.send({"op": "metrics", "door": self._door}, body)
+
+    # ---- connection ----------------------------------------------------------------------------------------
+
+    def _ask(self, header: dict[str, Any], body: bytes, answered: Answer) -> None:
+        if self._link is None:
+            answered({}, b"")
+            return
+        self._next_id += 1
+        header["id"] = self._next_id
+        self._waiting[self._next_id] = answered
+        self._link.send(header, body)
+
+    def _connect(self) -> None:
+        self._retry = None
+        if not self._closed:
+            self._connecting = self._loop.create_task(self._try_connect())
+
+    async def _try_connect(self) -> None:
+        try:
+            await self._loop.create_unix_connection(lambda: _Link(self), self._path)
+        except OSError:
+            self._again()
+
+    def _again(self) -> None:
+        if self._closed:
+            return
+        delay = BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)]
+        self._attempt += 1
+        self._retry = self._loop.call_later(delay, self._connect)
+
+    def opened(self, link: _Link) -> None:
+        """Connected: ask for the state."""
+        self._link = link
+        link.send({"op": "hello", "door": self._door}, b"")
+
+    def lost(self, link: _Link) -> None:
+        """Disconnected: nobody will answer what was asked."""
+        if self._link is link:
+            self._link = None
+        waiting, self._waiting = self._waiting, {}
+        for answered in waiting.values():
+            answered({}, b"")
+        self._again()
+
+    def received(self, header: dict[str, Any], body: bytes) -> None:
+        """One frame from control."""
+        op = header.get("op")
+        if op is None:
+            answered = self._waiting.pop(int(header["id"]), None)
+            if answered is not None:
+                answered(header, body)
+            return
+        sink = self._sink
+        assert sink is not None
+        if op == "state":
+            sink.replace_all([FunctionView.from_json(item) for item in header.get("functions", ())])
+        elif op == "function":
+            sink.put(FunctionView.from_json(header["item"]))
+        elif op == "function_deleted":
+            sink.remove(header["region"], header["name"])
+        if "keys" in header:
+            sink.set_keys({key["id"]: key["secret"] for key in header["keys"]})
+        if "tokens" in header:
+            sink.set_tokens(frozenset(header["tokens"]))
+        if "seq" in header and self._link is not None:
+            self._link.send({"op": "ack", "seq": header["seq"]}, b"")
+        if op == "state":
+            self._attempt = 0
+            self.synced.set()
+
+
+class _Link(asyncio.Protocol):
+    """One connection: cuts the stream into frames."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, client: ControlClient) -> None:
+        self._client = client
+        self._buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._client.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= HEAD.size:
+            header_length, body_length = HEAD.unpack_from(buffer, start)
+            if header_length > MAX_HEADER or body_length > MAX_BODY:
+                log.error("control sent a frame of %d + %d bytes", header_length, body_length)
+                self.transport.abort()
+                return
+            end = start + HEAD.size + header_length + body_length
+            if len(buffer) < end:
+                break
+            cut = start + HEAD.size + header_length
+            header = json.loads(bytes(buffer[start + HEAD.size : cut]))
+            body = bytes(buffer[cut:end])
+            start = end
+            self._client.received(header, body)
+        if start:
+            del buffer[:start]
+
+    def send(self, header: dict[str, Any], body: bytes) -> None:
+        """One frame."""
+        head = json.dumps(header, separators=(",", ":")).encode()
+        self.transport.write(HEAD.pack(len(head), len(body)) + head)
+        if body:
+            self.transport.write(body)

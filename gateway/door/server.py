@@ -1,0 +1,212 @@
+"""One front door: what a door process consists of, started and stopped in order.
+
+Order of start: control's state first (a door that knows no function would answer 404), then the ports, then "ready" to
+the supervisor.  Order of stop: ports closed, running invocations finished within the grace period, logs and figures out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+
+from gateway.addresses import Address
+from gateway.dispatch.directory import Directory
+from gateway.dispatch.dispatcher import Dispatcher
+from gateway.door.control_client import ControlClient, DirectorySink
+from gateway.model.invocation import FunctionView
+from gateway.rpc.server import GrpcServer
+from gateway.settings import Settings
+from gateway.web.http_server import HttpServer
+from gateway.web.router import Router
+from sandbox.client import SupervisorClient
+
+METRICS_EVERY_S = 1.0
+STATE_LIMIT_S = 30.0  # how long control may take to send its state at the start
+_POLL_S = 0.02
+LAST_WRITES_S = 1.0  # for what is still in sockets when everything else is done
+log = logging.getLogger("forklight.door")
+
+
+class DoorServer(DirectorySink):
+    """``sock`` is this door's SEQPACKET socket to the supervisor; ``http`` and ``grpc`` are "host:port", None for none.
+
+    ``tls``: certificate chain and key, PEM.  Call `start`, then await `finished`; `drain` may come any time between.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sock: socket.socket,
+        *,
+        index: int = 0,
+        http: str | None = None,
+        grpc: str | None = None,
+        tls: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._sock = sock
+        self._http_address = http
+        self._grpc_address = grpc
+        self._tls = tls
+        self._index = index
+        self._tokens: frozenset[str] = frozenset()
+        self._draining = False
+        self._drain: asyncio.Task[None] | None = None
+        self._grpc: GrpcServer | None = None
+        self._pulse: asyncio.TimerHandle | None = None
+        self.http: str | None = None  # as bound
+        self.grpc: str | None = None
+
+    async def start(self) -> None:
+        """Serve; returns when both ports answer.  Raises OSError, TimeoutError."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._finished = asyncio.Event()
+        self.control = ControlClient(loop, self._settings.control_socket, self._index)
+        self.directory = Directory()
+        self.dispatcher = Dispatcher(loop, self.directory, self.control.send_logs)
+        self.dispatcher.on_drain = self._begin_drain
+        self.dispatcher.on_lost = self._supervisor_lost
+        self._supervisor = SupervisorClient(self._sock, loop, self.dispatcher)
+        self.dispatcher.attach(self._supervisor)
+        self.router = Router(
+            self.dispatcher,
+            self.control.api,
+            region=self._settings.region,
+            auth_required=self._settings.auth == "required",
+            ready=self._why_not_ready,
+        )
+        self.web = HttpServer(loop, self.router)
+        self.control.start(self)
+        loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
+        async with asyncio.timeout(STATE_LIMIT_S):
+            await self.control.synced.wait()
+        await self._listen()
+        self._beat()
+        self._supervisor.ready(self.http, self.grpc)
+        log.info("door %d serves http=%s grpc=%s", self._index, self.http, self.grpc)
+
+    async def finished(self) -> None:
+        """Returns when the door has drained, or has no supervisor any more."""
+        await self._finished.wait()
+
+    async def drain(self, grace_s: float) -> None:
+        """Accept nothing new, let what runs finish for at most ``grace_s``, then let go of everything."""
+        if self._draining:
+            return
+        self._draining = True
+        self.web.stop_listening()
+        began = self._loop.time()
+        if self._grpc is not None:
+            await self._grpc.stop(grace_s)
+        await _until(lambda: self.dispatcher.unfinished == 0, began + grace_s - self._loop.time())
+        self.dispatcher.give_back_all()
+        await _until(lambda: self.web.open_connections == 0, LAST_WRITES_S)
+        self._push()
+        await asyncio.sleep(0.05)
+        self.web.close()
+        self.control.close()
+        if self._pulse is not None:
+            self._pulse.cancel()
+        self._supervisor.close()
+        self._finished.set()
+
+    # ---- what control says ---------------------------------------------------------------------------------
+
+    def replace_all(self, views: list[FunctionView]) -> None:
+        self.directory.replace_all(views)
+
+    def put(self, view: FunctionView) -> None:
+        self.directory.put(view)
+
+    def remove(self, region: str, name: str) -> None:
+        self.directory.remove(region, name)
+        self.dispatcher.metrics.forget(region, name)
+
+    def set_keys(self, keys: dict[str, str]) -> None:
+        self.router.verifier.set_keys(keys)
+
+    def set_tokens(self, tokens: frozenset[str]) -> None:
+        self._tokens = tokens
+        self.router.set_tokens(tokens)
+
+    # ---- parts ---------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        context = _tls_context(self._tls) if self._tls is not None else None
+        if self._http_address is not None:
+            address = Address.parse(self._http_address, 0)
+            self.http = await self.web.listen(address.host, address.port, context=context)
+        if self._grpc_address is not None:
+            required = self._settings.auth == "required"
+            self._grpc = GrpcServer(
+                self.dispatcher,
+                self.control,
+                address=self._grpc_address,
+                region=self._settings.region,
+                tokens=(lambda: self._tokens) if required else None,
+                tls=self._tls,
+            )
+            port = await self._grpc.start()
+            self.grpc = str(Address(Address.parse(self._grpc_address, 0).host, port))
+
+    def _why_not_ready(self) -> str:
+        if self._draining:
+            return "draining"
+        if self._supervisor.lost:
+            return "the supervisor is gone"
+        return "" if self.control.connected else "control is not connected"
+
+    def _begin_drain(self) -> None:
+        if self._drain is None:
+            self._drain = self._loop.create_task(self.drain(self._settings.grace_period_s))
+
+    def _supervisor_lost(self) -> None:
+        """Its death signal is on its way to us; what was under way has been answered 503."""
+        log.error("the supervisor is gone")
+        self._loop.call_later(LAST_WRITES_S, self._finished.set)
+
+    def _beat(self) -> None:
+        self._push()
+        self._pulse = self._loop.call_later(METRICS_EVERY_S, self._beat)
+
+    def _push(self) -> None:
+        dispatcher = self.dispatcher
+        dispatcher.shipper.flush()
+        metrics = dispatcher.metrics
+        metrics.gauges["forklight_door_connections"] = self.web.open_connections
+        metrics.gauges["forklight_door_workers"] = dispatcher.lent_workers
+        metrics.gauges["forklight_door_unfinished"] = dispatcher.unfinished
+        metrics.counters["forklight_log_bytes_dropped_total"] = (
+            dispatcher.shipper.dropped_bytes + self.control.dropped_log_bytes
+        )
+        self.control.send_metrics(metrics.as_json())
+
+
+async def _until(done: Callable[[], bool], limit_s: float) -> None:
+    """Poll: both conditions are sums over many parties, and this happens once in a door's life."""
+    for _ in range(max(1, int(limit_s / _POLL_S))):
+        if done():
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def _tls_context(tls: tuple[bytes, bytes]) -> ssl.SSLContext:
+    """Raises ssl.SSLError.  The library reads files only, and a door may not read the originals any more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    fds = [os.memfd_create(name) for name in ("certificate", "key")]
+    try:
+        for fd, data in zip(fds, tls, strict=True):
+            os.write(fd, data)
+        context.load_cert_chain(f"/proc/self/fd/{fds[0]}", f"/proc/self/fd/{fds[1]}")
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return context

@@ -1,0 +1,145 @@
+"""What the connections of one door share: the application, the limits, the clock, the listening sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Protocol
+
+from gateway.web.http1 import Connection
+from gateway.web.request import Refusal, Request
+
+TICK_S = 0.5
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one door.  Seconds and bytes."""
+
+    head_bytes: int = 65536
+    fields: int = 100
+    header_s: float = 10.0  # until the head is complete
+    body_idle_s: float = 30.0  # without a byte of the body
+    body_total_s: float = 300.0  # for the whole body
+    keep_alive_s: float = 75.0  # between requests
+    linger_s: float = 5.0  # after a refusal, while the client may still send
+    discard_bytes: int = 128 * 1024 * 1024  # of what it still sends
+    connections: int = 10_000
+    all_bodies: int = 512 * 1024 * 1024  # of all requests that are still arriving
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    def handle(self, request: Request) -> None:
+        """Answer it, now or later, with ``request.respond``."""
+        ...
+
+    def refuse(self, request: Request, refusal: Refusal) -> None:
+        """Answer what could not be read."""
+        ...
+
+    def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
+        """How large a body this request may have, and what to say when it is larger."""
+        ...
+
+
+class HttpServer:
+    """Owns the listening socket and knows every connection."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, app: Application, limits: Limits | None = None
+    ) -> None:
+        self.loop = loop
+        self.app = app
+        self.limits = limits or Limits()
+        self.now = time.monotonic()  # coarse: within TICK_S
+        self.date_line = b""
+        self.body_bytes = 0
+        self.overloaded = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+        self._connections: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.TimerHandle | None = None
+
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        *,
+        context: ssl.SSLContext | None = None,
+        sock: socket.socket | None = None,
+    ) -> str:
+        """Serve on an address that other doors may share, or on a bound socket; "host:port" as bound."""
+        self._tick()
+        if sock is None:
+            sock = bind_shared(host, port)
+        server = await self.loop.create_server(
+            lambda: Connection(self), sock=sock, backlog=BACKLOG, ssl=context
+        )
+        self._servers.append(server)
+        bound = sock.getsockname()
+        return f"[{bound[0]}]:{bound[1]}" if sock.family == socket.AF_INET6 else f"{bound[0]}:{bound[1]}"
+
+    def stop_listening(self) -> None:
+        """New connections go to other doors; idle ones are closed, busy ones after their answer."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for connection in list(self._connections):
+            connection.shut()
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self.stop_listening()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+        for connection in list(self._connections):
+            connection.abort()
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    def opened(self, connection: Connection) -> bool:
+        """False: there are too many; it is to be closed."""
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.connections
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+        self._connections.discard(connection)
+
+    def _tick(self) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self.now = now = time.monotonic()
+        self.date_line = b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
+        overdue = [connection for connection in self._connections if 0 < connection.deadline < now]
+        for connection in overdue:
+            connection.overdue()
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+
+def bind_shared(host: str, port: int) -> socket.socket:
+    """A bound socket with SO_REUSEPORT: the kernel spreads connections over the doors.  Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock

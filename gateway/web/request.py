@@ -1,0 +1,78 @@
+"""One HTTP request as the router sees it, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.web.http1 import Connection
+
+STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+_BODILESS = frozenset((204, 304))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that HTTP itself, or a limit, does not let through."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Request:
+    """``respond`` is called exactly once, at any time.  ``on_abandon`` is called when the client went first."""
+
+    __slots__ = (
+        "_connection",
+        "body",
+        "headers",
+        "keep_alive",
+        "method",
+        "old",
+        "on_abandon",
+        "refusal",
+        "target",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: bytes,
+        target: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        keep_alive: bool,
+        old: bool,
+    ) -> None:
+        self._connection = connection
+        self.method = method
+        self.target = target  # as it arrived, with the query
+        self.headers = headers  # lower-case names; repeated ones joined by commas
+        self.body = body
+        self.keep_alive = keep_alive
+        self.old = old  # HTTP/1.0
+        self.refusal: Refusal | None = None
+        self.on_abandon: Callable[[], None] | None = None
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
+        self.on_abandon = None
+        connection = self._connection
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        if status in _BODILESS:
+            connection.finish(self, b"%b%b%b" % (line, connection.server.date_line, headers), b"")
+            return
+        head = b"%b%b%bContent-Length: %d\r\n" % (line, connection.server.date_line, headers, len(body))
+        connection.finish(self, head, body)
+
+    def abandon(self) -> None:
+        """The client hung up."""
+        callback, self.on_abandon = self.on_abandon, None
+        if callback is not None:
+            callback()

@@ -1,0 +1,226 @@
+"""Which request goes where: Invoke to the dispatcher, health is answered here, everything else goes to control.
+
+Routes of Invoke are remembered by raw target, so a warm call costs one dict look-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from gateway.model.errors import ApiError
+from gateway.model.invocation import MAX_REQUEST_BYTES
+from gateway.model.request_id import new_request_id
+from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, InvokeCall, InvokeRoute, match_invoke
+from gateway.web.request import Refusal, Request
+from gateway.web.responses import respond_error
+from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
+
+CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
+SERVICES: Final = frozenset(("lambda", "logs", "forklight"))
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
+_REMEMBERED: Final = 4096
+log = logging.getLogger("forklight.web")
+
+# service, region, method, path, query, headers, request id, body, on_answer(status, headers, body)
+ControlApi = Callable[
+    [str, str, str, str, str, dict[str, str], str, bytes, Callable[[int, dict[str, str], bytes], None]], None
+]
+
+
+class Router:
+    """The application behind the HTTP server of one door."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        control_api: ControlApi,
+        *,
+        region: str,
+        auth_required: bool,
+        ready: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.verifier = Verifier()
+        self._dispatcher = dispatcher
+        self._control_api = control_api
+        self._region = region
+        self._auth_required = auth_required
+        self._ready = ready  # empty when ready, else why not
+        self._tokens: frozenset[str] = frozenset()
+        self._routes: dict[bytes, InvokeRoute] = {}
+
+    def set_tokens(self, tokens: frozenset[str]) -> None:
+        """SHA-256 (hex) of the bearer tokens that may read /metrics."""
+        self._tokens = tokens
+
+    def handle(self, request: Request) -> None:
+        """Answer a complete request, now or later."""
+        request_id, nonce = new_request_id()
+        route = self._routes.get(request.target)
+        try:
+            if route is not None and request.method == b"POST":
+                self._invoke(request, route, request_id, nonce)
+            else:
+                self._handle_rare(request, request_id, nonce)
+        except ApiError as error:
+            respond_error(request, error, request_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            respond_error(request, ApiError("InternalFailure", "Internal failure."), request_id)
+
+    def _invoke(self, request: Request, route: InvokeRoute, request_id: str, nonce: bytes) -> None:
+        """Raises ApiError."""
+        region = self._region
+        if self._auth_required:
+            identity = self.verifier.verify(request.method, route.target, request.headers, request.body)
+            if identity.service != "lambda":
+                raise _wrong_service("lambda")
+            region = identity.region
+        elif b"authorization" in request.headers:
+            claimed = self.verifier.identity(request.headers)
+            region = claimed.region if claimed is not None else region
+        InvokeCall(self._dispatcher, request, request_id).start(route, region, nonce)
+
+    def refuse(self, request: Request, refusal: Refusal) -> None:
+        """What HTTP itself, or a limit, does not let through."""
+        error = ApiError(refusal.code, refusal.message, status=refusal.status)
+        respond_error(request, error, new_request_id()[0])
+
+    def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
+        """Invoke takes an event, everything else at most a function's code."""
+        if target in self._routes or b"/invocations" in target:
+            return MAX_REQUEST_BYTES, TOO_LARGE
+        return CONTROL_BODY, _CONTROL_TOO_LARGE
+
+    # ---- all but a warm Invoke -----------------------------------------------------------------------------
+
+    def _handle_rare(self, request: Request, request_id: str, nonce: bytes) -> None:
+        if request.method not in _METHODS:
+            raise ApiError("MethodNotAllowedException", "Method not allowed.", headers={"Allow": _ALLOW})
+        if request.target in (b"/health", b"/ready"):
+            self._answer_health(request)
+            return
+        target = parse_target(request.target)
+        if request.method == b"POST":
+            route = match_invoke(target)
+            if route is not None:
+                self._remember(request.target, route)
+                self._invoke(request, route, request_id, nonce)
+                return
+        metrics = target.path == b"/metrics"
+        if metrics and self._may_read_metrics(request):
+            identity = None
+        else:
+            identity = self._identify(request, target)
+        service = "forklight" if metrics else _service_of(request, target, identity)
+        region = identity.region if identity is not None else self._region
+        self._to_control(request, target, service, region, request_id)
+
+    def _remember(self, raw: bytes, route: InvokeRoute) -> None:
+        if len(raw) <= 1024 and b"X-Amz-" not in raw:  # a presigned target never comes again
+            if len(self._routes) >= _REMEMBERED:
+                self._routes.clear()
+            self._routes[raw] = route
+
+    def _identify(self, request: Request, target: Target) -> Identity | None:
+        if self._auth_required:
+            return self.verifier.verify(request.method, target, request.headers, request.body)
+        return self.verifier.identity(request.headers)
+
+    def _may_read_metrics(self, request: Request) -> bool:
+        """Prometheus signs nothing, but can bear a token."""
+        if not self._auth_required:
+            return True
+        scheme, _, token = request.headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return False
+        digest = hashlib.sha256(token.strip()).hexdigest()
+        return any(hmac.compare_digest(digest, known) for known in self._tokens)
+
+    def _answer_health(self, request: Request) -> None:
+        why = "" if request.target == b"/health" else self._ready()
+        status = 503 if why else 200
+        text = why or ("ok" if request.target == b"/health" else "ready")
+        request.respond(
+            status, b"Content-Type: text/plain\r\nCache-Control: no-store\r\n", text.encode() + b"\n"
+        )
+
+    def _to_control(
+        self, request: Request, target: Target, service: str, region: str, request_id: str
+    ) -> None:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in request.headers.items()
+            if name != b"authorization"
+        }
+
+        def on_answer(status: int, extra: dict[str, str], body: bytes) -> None:
+            head = f"x-amzn-RequestId: {request_id}\r\n"
+            for name, value in extra.items():
+                if name.lower() not in _OURS:
+                    head += f"{name}: {_one_line(value)}\r\n"
+            request.respond(status, head.encode("latin-1", "replace"), body)
+
+        self._control_api(
+            service,
+            region,
+            request.method.decode("latin-1"),
+            target.path.decode("latin-1"),
+            target.query.decode("latin-1"),
+            headers,
+            request_id,
+            request.body,
+            on_answer,
+        )
+
+
+def _service_of(request: Request, target: Target, identity: Identity | None) -> str:
+    """By the credential's scope, then X-Amz-Target, then the path.  Raises ApiError."""
+    named = identity.service if identity is not None else ""
+    by_path = _service_of_path(request, target)
+    if named:
+        if named not in SERVICES:
+            raise _wrong_service(by_path or "lambda")
+        if by_path == "forklight" and named == "lambda":
+            return (
+                by_path  # presigned links to packages are scoped to Lambda, as AWS's are to its own service
+            )
+        if by_path and by_path != named:
+            raise _wrong_service(by_path)
+        return named
+    if by_path:
+        return by_path
+    raise ApiError("UnknownOperationException", "Unknown operation.")
+
+
+def _service_of_path(request: Request, target: Target) -> str:
+    operation = request.headers.get(b"x-amz-target", b"")
+    if operation.startswith(b"Logs_"):
+        return "logs"
+    if target.path.startswith(b"/forklight/"):
+        return "forklight"
+    if target.path[1:5].isdigit() and target.path[5:6] == b"-":
+        return "lambda"
+    return ""
+
+
+def _wrong_service(service: str) -> ApiError:
+    return ApiError(
+        "InvalidSignatureException", f"Credential should be scoped to correct service: '{service}'. "
+    )
+
+
+def _one_line(value: str) -> str:
+    return value.replace("\r", " ").replace("\n", " ")
+
+
+_OURS: Final = frozenset(("x-amzn-requestid", "content-length", "connection", "date", "transfer-encoding"))
+_ALLOW: Final = "GET, HEAD, POST, PUT, DELETE, PATCH"
+_CONTROL_TOO_LARGE: Final = Refusal(
+    413,
+    "RequestEntityTooLargeException",
+    f"Request must be smaller than {CONTROL_BODY} bytes for the CreateFunction operation",
+)
