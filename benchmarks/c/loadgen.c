@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -402,6 +403,8 @@ int main(int argc, char **argv)
         die("calloc");
     for (i = 0; i < options.connections; i++)
         connect_to_server(&all[i]);
+    /* The default slack of 50 us would be part of every open-loop latency. */
+    prctl(PR_SET_TIMERSLACK, 1ul);
     start = now_ns();
     measuring_from = start + (uint64_t)(options.warmup * 1e9);
     until = measuring_from + (uint64_t)(options.seconds * 1e9);
