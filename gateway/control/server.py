@@ -20,7 +20,7 @@ from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
 from gateway.control.functions import Functions
-from gateway.control.keys import Credentials, ensure_credentials
+from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
 from gateway.control.registry import Registry
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.settings import Settings
@@ -78,6 +78,8 @@ class ControlServer:
         settings.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._store = SqliteMetadata(settings.database)
         self.credentials = ensure_credentials(self._store, settings.credentials, settings.region)
+        if self.http or self.grpc:
+            write_endpoints(settings.credentials, self.http, self.grpc)
         self.logs = LogStore(
             settings.state_dir / "logs",
             settings.log_segment_bytes, settings.log_segments, settings.log_queue_bytes,
