@@ -15,7 +15,7 @@ from typing import Any
 
 from . import faults, log_capture
 from ._native import usage
-from .channel import ERROR, INIT, INIT_FAILED, READY, RESULT, Channel, Frame
+from .channel import ERROR, INIT, INIT_FAILED, READY, RESULT, Buffer, Channel, Frame
 from .context import LambdaContext
 from .environment import Document
 from .faults import ErrorJson
@@ -94,14 +94,16 @@ def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, byte
 
 
 def _context(frame: Frame, request_id: str) -> LambdaContext:
-    meta: dict[str, Any] = json.loads(bytes(frame.meta)) if frame.meta else {}
+    meta = _meta.of(frame.meta)
     tenant_id = meta.get("tenant_id")
     current.tenant_id = tenant_id
     trace_id = meta.get("trace_id")
-    if trace_id:
-        os.environ["_X_AMZN_TRACE_ID"] = trace_id
-    elif "_X_AMZN_TRACE_ID" in os.environ:
-        del os.environ["_X_AMZN_TRACE_ID"]
+    if trace_id != _meta.trace_id:
+        _meta.trace_id = trace_id
+        if trace_id:
+            os.environ["_X_AMZN_TRACE_ID"] = trace_id
+        else:
+            os.environ.pop("_X_AMZN_TRACE_ID", None)
     return LambdaContext(
         request_id,
         frame.aux,
@@ -110,6 +112,28 @@ def _context(frame: Frame, request_id: str) -> LambdaContext:
         meta.get("identity"),
         tenant_id,
     )
+
+
+class _Meta:
+    """What came with the last event. It is mostly the same again, and then need not be parsed again."""
+
+    __slots__ = ("_parsed", "_raw", "trace_id")
+
+    def __init__(self) -> None:
+        self._raw: Buffer = b""
+        self._parsed: dict[str, Any] = {}
+        self.trace_id: str | None = None
+
+    def of(self, raw: Buffer) -> dict[str, Any]:
+        if raw != self._raw:
+            parsed: dict[str, Any] = json.loads(bytes(raw)) if raw else {}
+            if "client_context" in parsed:  # becomes the handler's, which may change it
+                return parsed
+            self._raw, self._parsed = raw, parsed
+        return self._parsed
+
+
+_meta = _Meta()
 
 
 def _error_bytes(report: ErrorJson) -> bytes:
