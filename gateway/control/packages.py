@@ -15,6 +15,7 @@ import functools
 import io
 import os
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -35,6 +36,11 @@ _MAX_DEPTH = 64
 _BROKEN = "Could not unzip uploaded file. Please check your file, then try to upload again."
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+# What zipfile raises for bytes that are no zip, or half of one: it documents the first and lets the others through.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, IndexError,
+    OverflowError,
+)  # fmt: skip
 
 
 def broken(why: str = "") -> ApiError:
@@ -61,14 +67,7 @@ def unpack(package: bytes, destination: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(package)) as archive:
             _Unpacking(archive, len(package), destination).run()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        UnicodeError,
-        RuntimeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise broken() from error
 
 
