@@ -1,0 +1,119 @@
+"""Composition root: the one file that builds what a process consists of, wires it, starts it and stops it in order.
+
+Three processes share it: `serve` (the supervisor) is called by the command line; `python -m gateway.app control|door FD CONFIG`
+is what the supervisor runs for its children, FD being their socket to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway import serve as serve_module
+from gateway.control.server import ControlServer
+from gateway.door.server import DoorServer
+from gateway.privileges import drop, installation, keep_reachable
+from gateway.settings import Settings
+from gateway.telemetry import log_lines
+from gateway.web.apis import control_api
+
+log = logging.getLogger("forklight.app")
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """`forklight serve`; see gateway/cli for the arguments. Raises StartError with one sentence."""
+    return serve_module.serve(settings_from(arguments))
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    given: dict[str, Any] = {
+        "state_dir": Path(arguments.state_dir).absolute(),
+        "http": arguments.http,
+        "grpc": arguments.grpc,
+        "doors": arguments.doors,
+        "auth": arguments.auth,
+        "region": arguments.region,
+        "concurrency": arguments.concurrency,
+        "idle_timeout_s": arguments.idle_timeout,
+        "grace_period_s": arguments.grace,
+        "tls_cert": arguments.tls_cert,
+        "tls_key": arguments.tls_key,
+        "log_level": arguments.log_level,
+        "require_isolation": arguments.require_isolation,
+    }
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def main() -> int:
+    """Entry of a child process: argv = role, fd of the socket to the supervisor, JSON configuration."""
+    role, fd, text = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    config: dict[str, Any] = json.loads(text)
+    settings = Settings.from_json(config["settings"])
+    log_lines.set_up(role if role == "control" else f"door-{config['index']}", settings.log_level)
+    tls = _read_tls(settings)
+    if config["uid"]:
+        keep_reachable(installation())
+    prepared = control_api.prepare(settings) if role == "control" else None
+    drop(config["uid"], config["gid"], config["parent"])
+    # The supervisor gets the terminal's Ctrl-C too, and tells its children itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sock = socket.socket(fileno=fd)
+    try:
+        uvloop.run(
+            _control(settings, sock, config, *prepared)
+            if prepared is not None
+            else _door(settings, sock, config, tls)
+        )
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+def _read_tls(settings: Settings) -> tuple[bytes, bytes] | None:
+    if not settings.tls_cert or not settings.tls_key:
+        return None
+    return Path(settings.tls_cert).read_bytes(), Path(settings.tls_key).read_bytes()
+
+
+async def _control(
+    settings: Settings,
+    sock: socket.socket,
+    config: dict[str, Any],
+    api: Callable[[ControlServer], control_api.ControlApi],
+    runtime_layer: Path | None,
+) -> None:
+    server = ControlServer(
+        settings, sock, api=api, http=config["http"], grpc=config["grpc"], runtime_layer=runtime_layer
+    )
+    await server.start()
+    await _terminated()
+    await server.stop()
+
+
+async def _door(
+    settings: Settings, sock: socket.socket, config: dict[str, Any], tls: tuple[bytes, bytes] | None
+) -> None:
+    door = DoorServer(settings, sock, index=config["index"], http=config["http"], grpc=config["grpc"], tls=tls)
+    await door.start()
+    await door.finished()
+
+
+async def _terminated() -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
