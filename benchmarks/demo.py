@@ -63,7 +63,7 @@ def first_calls(server: Server) -> None:
     started = time.perf_counter()
     client.create_function(
         FunctionName="hello", Runtime=ours.RUNTIME, Handler="index.handler", MemorySize=ours.MEMORY_MB,
-        Role="arn:aws:iam::000000000000:role/demo", Code={"ZipFile": ours.zip_of(ours.HELLO)},
+        Role="arn:aws:iam::123456789012:role/demo", Code={"ZipFile": ours.zip_of(ours.HELLO)},
     )  # fmt: skip
     client.get_waiter("function_active_v2").wait(FunctionName="hello")
     print(f"boto3   create_function      active after {(time.perf_counter() - started) * 1e3:.0f} ms")

@@ -72,7 +72,7 @@ def deploy(
     try:
         client.create_function(
             FunctionName=name, Runtime=RUNTIME, Handler="index.handler", MemorySize=memory_mb, Timeout=timeout_s,
-            Role="arn:aws:iam::000000000000:role/bench",
+            Role="arn:aws:iam::123456789012:role/bench",
             Code={"ZipFile": package if isinstance(package, bytes) else zip_of(package)},
             Tags={"forklight:isolation": isolation, "forklight:snapshot": snapshot},
         )  # fmt: skip

@@ -202,7 +202,7 @@ def start_ministack(work: Path) -> Iterator[Running]:
     def create(name: str) -> None:
         client.create_function(
             FunctionName=name, Runtime=RUNTIME, Handler="index.handler",
-            Role="arn:aws:iam::000000000000:role/r", Code={"ZipFile": zip_of(HELLO)}, MemorySize=1769,
+            Role="arn:aws:iam::123456789012:role/r", Code={"ZipFile": zip_of(HELLO)}, MemorySize=1769,
         )  # fmt: skip
         client.get_waiter("function_active_v2").wait(FunctionName=name)
 

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from sandbox import channel
 
 NONCE = uuid.uuid4().bytes
-META = channel.invoke_meta("arn:aws:lambda:us-east-1:000000000000:function:hello:$LATEST")
+META = channel.invoke_meta("arn:aws:lambda:us-east-1:123456789012:function:hello:$LATEST")
 
 
 def test_limit_one_struct_pack(benchmark: BenchmarkFixture) -> None:
@@ -23,7 +23,7 @@ def test_invoke_head(benchmark: BenchmarkFixture) -> None:
 
 
 def test_invoke_meta(benchmark: BenchmarkFixture) -> None:
-    benchmark(channel.invoke_meta, "arn:aws:lambda:us-east-1:000000000000:function:hello:$LATEST")
+    benchmark(channel.invoke_meta, "arn:aws:lambda:us-east-1:123456789012:function:hello:$LATEST")
 
 
 def test_answer_head(benchmark: BenchmarkFixture) -> None:

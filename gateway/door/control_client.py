@@ -12,7 +12,7 @@ import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gateway.model.errors import ApiError, service_unavailable
 from gateway.model.invocation import FunctionView
@@ -250,8 +250,7 @@ class _Link(asyncio.Protocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._client.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.model.errors import ApiError, constraint_failure
 
-ACCOUNT_ID = "000000000000"  # the one account of a host; every ARN bears it
+ACCOUNT_ID = "123456789012"  # the one account of a host; every ARN bears it
 LATEST = "$LATEST"
 MAX_FUNCTION_NAME = 64  # characters of the bare name, as in AWS's documentation
 

@@ -16,7 +16,7 @@ from gateway.rpc import functions_pb2 as pb
 from gateway.rpc.statuses import refuse, refuse_argument
 
 SERVICE = "forklight.v1.Functions"
-PLACEHOLDER_ROLE = "arn:aws:iam::000000000000:role/forklight"
+PLACEHOLDER_ROLE = "arn:aws:iam::123456789012:role/forklight"
 TAG_PREFIX = "forklight:"
 MAX_PAGE = 50  # functions, as the Lambda API has it
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
@@ -76,14 +76,13 @@ class Connection(asyncio.Protocol):
     # ---- transport -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        sock = transport.get_extra_info("socket")
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has its own class
+        sock = self._transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self.server.opened(self):
-            transport.write(self.server.overloaded)
-            transport.close()
+            self._transport.write(self.server.overloaded)
+            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.closed(self)

@@ -23,7 +23,7 @@ def test_create_sends_settings_as_tags() -> None:
             assert params["Timeout"] == 7
             assert params["Environment"] == {"Variables": {"A": "1"}}
             assert "MemorySize" not in params
-            assert made.function_arn == "arn:aws:lambda:us-east-1:000000000000:function:f"
+            assert made.function_arn == "arn:aws:lambda:us-east-1:123456789012:function:f"
             assert (made.isolation, made.snapshot, made.network) == (
                 pb.ISOLATION_TENANT, pb.SNAPSHOT_AUTO, pb.NETWORK_NONE,
             )  # fmt: skip

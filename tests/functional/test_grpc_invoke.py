@@ -15,7 +15,7 @@ from gateway.rpc.invoke_service import MAX_CLIENT_CONTEXT, SERVICE, STREAM_CHUNK
 from tests.support.fake_door import RECEIPT, ok
 from tests.support.grpc_door import AUTHORIZED, door, refused, run
 
-ARN = "arn:aws:lambda:us-east-1:000000000000:function:echo"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:echo"
 
 
 def test_invoke_returns_payload_and_receipt() -> None:
@@ -61,7 +61,7 @@ def test_invoke_passes_on_what_the_caller_says() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("function", ["echo:$LATEST", "000000000000:function:echo", ARN, f"{ARN}:$LATEST"])
+@pytest.mark.parametrize("function", ["echo:$LATEST", "123456789012:function:echo", ARN, f"{ARN}:$LATEST"])
 def test_invoke_takes_every_spelling_of_a_name(function: str) -> None:
     async def test() -> None:
         async with door() as it:
@@ -75,7 +75,7 @@ def test_arn_chooses_the_region() -> None:
     async def test() -> None:
         async with door() as it:
             it.dispatcher.add("far", lambda invocation: ok(b"1"), region="eu-west-1")
-            name = "arn:aws:lambda:eu-west-1:000000000000:function:far"
+            name = "arn:aws:lambda:eu-west-1:123456789012:function:far"
             answer = await it.invocations.Invoke(InvokeRequest(function=name), metadata=AUTHORIZED)
             assert answer.payload == b"1"
             error = await refused(it.invocations.Invoke(InvokeRequest(function="far"), metadata=AUTHORIZED))

@@ -55,7 +55,7 @@ def document(task_root: str | Path, handler: str, **changes: object) -> dict[str
         "env": {},
         "function_name": "f",
         "function_version": "$LATEST",
-        "function_arn": "arn:aws:lambda:us-east-1:000000000000:function:f",
+        "function_arn": "arn:aws:lambda:us-east-1:123456789012:function:f",
         "memory_limit_in_mb": 128,
         "log_group_name": "/aws/lambda/f",
         "log_format": "Text",
@@ -94,6 +94,7 @@ class GuestWorker:
     log_fd: int
     pidfd: int
     _buffer: bytearray = field(default_factory=bytearray)
+    _log: bytearray = field(default_factory=bytearray)
 
     def send(
         self, kind: int, body: bytes = b"", *, meta: bytes = b"", aux: int = 0, nonce: bytes = bytes(16)
@@ -126,6 +127,12 @@ class GuestWorker:
 
     def _take(self, count: int) -> bytes:
         while len(self._buffer) < count:
+            # Both: a worker whose log pipe is full does not get as far as its answer.
+            ready = select.select([self.channel, self.log_fd], [], [], PATIENCE_S)[0]
+            if not ready:
+                raise TimeoutError("the worker says nothing")
+            if self.log_fd in ready and self._read_log() and self.channel not in ready:
+                continue
             data = self.channel.recv(1 << 20)
             if not data:
                 raise EOFError("the worker closed its channel")
@@ -136,13 +143,16 @@ class GuestWorker:
 
     def log(self) -> str:
         """What is in the log pipe now. A worker flushes before it answers, so after a reply nothing is missing."""
-        parts = []
-        while select.select([self.log_fd], [], [], 0)[0]:
-            data = os.read(self.log_fd, 1 << 16)
-            if not data:
-                break
-            parts.append(data)
-        return b"".join(parts).decode()
+        while select.select([self.log_fd], [], [], 0)[0] and self._read_log():
+            pass
+        text = self._log.decode()
+        self._log.clear()
+        return text
+
+    def _read_log(self) -> int:
+        data = os.read(self.log_fd, 1 << 16)
+        self._log += data
+        return len(data)
 
     def wait(self) -> int:
         """Exit status as waitstatus_to_exitcode has it: negative for a signal. Reaps."""
@@ -248,6 +258,7 @@ class GuestHarness(_Forking):
     def __init__(self, control: socket.socket, pid: int) -> None:
         super().__init__(control)
         self.pid = pid
+        self.runtime = ""
         self._closing: list[GuestWorker | FunctionZygote] = []
 
     @classmethod
@@ -268,6 +279,7 @@ class GuestHarness(_Forking):
         os.close(null)
         theirs.close()
         harness = cls(control, pid)
+        harness.runtime = runtime
         harness.send({"op": "hello", "seccomp": base64.b64encode(seccomp).decode()})
         return harness
 
@@ -291,10 +303,13 @@ class GuestHarness(_Forking):
         zygote.state, _ = zygote.receive()
         return zygote
 
-    def close(self) -> None:
+    def close_workers(self) -> None:
         for process in reversed(self._closing):
             process.close()
         self._closing.clear()
+
+    def close(self) -> None:
+        self.close_workers()
         self.control.close()
         if self.pid:
             os.waitpid(self.pid, 0)

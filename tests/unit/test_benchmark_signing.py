@@ -13,7 +13,7 @@ from benchmarks.signing import Signer
 
 
 @pytest.mark.parametrize(
-    "function", ["hello", "arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Ahello"]
+    "function", ["hello", "arn%3Aaws%3Alambda%3Aus-east-1%3A123456789012%3Afunction%3Ahello"]
 )
 def test_signature_is_botocores(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 9, 21, 14, 13, 20, 0, 264, 0)))
