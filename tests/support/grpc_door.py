@@ -60,12 +60,13 @@ async def door(
     dispatcher.add("echo", echo)
     dispatcher.add("failing", failing)
     dispatcher.add("hanging", lambda invocation: None)
+    tokens = frozenset([DIGEST])
     server = GrpcServer(
         dispatcher,
         control,
         address=f"127.0.0.1:{port}",
         region=REGION,
-        tokens=(lambda: [DIGEST]) if auth else None,
+        tokens=(lambda: tokens) if auth else None,
         tls=tls,
     )
     bound = await server.start()
