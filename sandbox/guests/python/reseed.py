@@ -8,14 +8,15 @@ and the secret of str hashes, which all workers of one zygote share.
 from __future__ import annotations
 
 import os
-import random
 import sys
 import threading
 
 
 def after_quick_fork() -> None:
     """In a worker forked without Python's at-fork steps: of what those do, this is what a process with one thread can notice."""
-    random.seed()
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
     set_native_id = getattr(threading.main_thread(), "_set_native_id", None)
     if set_native_id is not None:
         set_native_id()

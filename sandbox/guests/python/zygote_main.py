@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import gc
+import os
 import sys
 
 import _socket
@@ -26,6 +27,7 @@ _PRELOAD = "base64 copy dataclasses datetime decimal hashlib pathlib random temp
 
 def main() -> None:
     """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns."""
+    os.closerange(_CONTROL + 1, 1 << 20)  # whatever was left open when we were started is nobody's business here
     import_path = ImportPath()
     errors = _preload()
     import_path.prepare()

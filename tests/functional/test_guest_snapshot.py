@@ -1,0 +1,140 @@
+"""A function zygote: the module code runs once, workers are copies of what it made."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.guest_fixtures import harness, runtime_zygote
+from tests.support.guest_harness import INIT_FAILED, FunctionZygote, GuestHarness, document
+
+__all__ = ["harness", "runtime_zygote"]
+
+
+def zygote_of(harness: GuestHarness, folder: Path, source: str) -> FunctionZygote:
+    (folder / "index.py").write_text(textwrap.dedent(source))
+    return harness.fork_zygote(document(folder, "index.handler", init_type="snap-start"))
+
+
+def test_module_code_runs_once_and_hooks_at_their_time(harness: GuestHarness, functions_dir: Path) -> None:
+    init = document(functions_dir / "restored", "app.handler", init_type="snap-start")
+    zygote = harness.fork_zygote(init)
+    assert zygote.state["op"] == "ready"
+    assert zygote.state["unforkable"] == []
+    assert isinstance(zygote.state["init_us"], int)
+    seen = []
+    for number in range(3):
+        instance = f"{number:032x}"
+        worker = zygote.start_worker({**init, "instance": instance, "credentials": {"access_key_id": str(number)}})
+        answer = worker.invoke(b"{}").json
+        assert isinstance(answer, dict)
+        assert answer["stream"] == f"2023/11/14/[$LATEST]{instance}"
+        assert answer["env"]["AWS_LAMBDA_LOG_STREAM_NAME"] == answer["stream"]
+        assert answer["env"]["AWS_ACCESS_KEY_ID"] == str(number)
+        assert answer["env"]["AWS_LAMBDA_INITIALIZATION_TYPE"] == "snap-start"
+        assert "OPENBLAS_NUM_THREADS" not in answer["env"]
+        assert answer["calls"] == ["before 2", "before 1", "after 1", "after 2"]
+        seen.append(answer)
+        worker.close()
+    assert len({answer["loaded"] for answer in seen}) == 1
+    assert len({answer["random"] for answer in seen}) == 3
+    assert len({answer["uuid"] for answer in seen}) == 3
+
+
+def test_a_bundled_snapshot_package_is_used(harness: GuestHarness, tmp_path: Path) -> None:
+    (tmp_path / "snapshot_restore_py.py").write_text(
+        "ran = []\ndef get_before_snapshot(): return [(ran.append, ('before',), {})]\n"
+        "def get_after_restore(): return [(ran.append, ('after',), {})]\n"
+    )
+    source = "import snapshot_restore_py\ndef handler(e, c): return snapshot_restore_py.ran"
+    zygote = zygote_of(harness, tmp_path, source)
+    # Its registry is not emptied by pop() here, because it is made anew by each call.
+    assert zygote.state["op"] == "ready"
+    worker = zygote.start_worker(document(tmp_path, "index.handler"))
+    assert worker.invoke(b"{}").json == ["before", "after"]
+    worker.close()
+
+
+def test_init_that_fails(harness: GuestHarness, tmp_path: Path) -> None:
+    zygote = zygote_of(harness, tmp_path, "print('trying')\nraise KeyError('x')")
+    assert zygote.state["op"] == "init_failed"
+    error = zygote.state["error"]
+    assert isinstance(error, dict)
+    assert (error["errorType"], error["errorMessage"], error["requestId"]) == ("KeyError", "'x'", "")
+
+
+def test_before_hook_that_fails(harness: GuestHarness, tmp_path: Path) -> None:
+    source = """
+        from snapshot_restore_py import register_before_snapshot
+        @register_before_snapshot
+        def hook(): raise RuntimeError("before")
+        def handler(e, c): pass
+    """
+    assert zygote_of(harness, tmp_path, source).state["op"] == "init_failed"
+
+
+def test_after_hook_that_fails(harness: GuestHarness, tmp_path: Path) -> None:
+    source = """
+        from snapshot_restore_py import register_after_restore
+        register_after_restore(lambda: 1 / 0)
+        def handler(e, c): pass
+    """
+    zygote = zygote_of(harness, tmp_path, source)
+    worker = zygote.fork(document(tmp_path, "index.handler"))
+    reply = worker.reply()
+    assert reply.kind == INIT_FAILED
+    assert reply.json["errorType"] == "ZeroDivisionError"  # type: ignore[index]
+    assert worker.log().startswith("[ERROR] ZeroDivisionError")
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "obstacle"),
+    [
+        ("threading.Thread(target=threading.Event().wait, daemon=True).start()", "2 threads"),
+        ("KEEP = subprocess.Popen(['/bin/sleep', '100'])", "1 child process"),
+        ("KEEP = socket.socket(socket.AF_UNIX)", "socket fd 4"),
+        ("KEEP = select.epoll()", "epoll fd 4"),
+        ("KEEP = mmap.mmap(-1, 4096)", "1 shared memory mapping"),
+    ],
+)
+def test_what_a_fork_cannot_carry_is_named(
+    harness: GuestHarness, tmp_path: Path, statement: str, obstacle: str
+) -> None:
+    source = f"import mmap, select, socket, subprocess, threading\n{statement}\ndef handler(e, c): pass"
+    zygote = zygote_of(harness, tmp_path, source)
+    assert zygote.state["unforkable"] == [obstacle]
+    zygote.send({"op": "fork", "id": 1, "role": "worker", "fds": []})  # and it still serves
+    assert zygote.receive()[0]["op"] == "failed"
+
+
+def test_user_hooks_of_os_register_at_fork_run(harness: GuestHarness, tmp_path: Path) -> None:
+    source = """
+        import os
+        seen = []
+        os.register_at_fork(after_in_child=lambda: seen.append(1))
+        def handler(e, c): return seen
+    """
+    worker = zygote_of(harness, tmp_path, source).start_worker(document(tmp_path, "index.handler"))
+    assert worker.invoke(b"{}").json == [1]
+    worker.close()
+
+
+def test_threads_of_numeric_libraries_are_held_back_during_init(harness: GuestHarness, tmp_path: Path) -> None:
+    source = "import os\nSEEN = os.environ['OMP_NUM_THREADS']\ndef handler(e, c): return [SEEN, 'OMP_NUM_THREADS' in os.environ]"
+    worker = zygote_of(harness, tmp_path, source).start_worker(document(tmp_path, "index.handler"))
+    assert worker.invoke(b"{}").json == ["1", False]
+    worker.close()
+
+
+def test_restored_workers_hold_four_descriptors_and_no_state_of_each_other(
+    harness: GuestHarness, tmp_path: Path
+) -> None:
+    source = "import os\nn = 0\ndef handler(e, c):\n    global n\n    n += 1\n    return [n, len(os.listdir('/proc/self/fd')) - 1]"
+    zygote = zygote_of(harness, tmp_path, source)
+    for _ in range(2):
+        worker = zygote.start_worker(document(tmp_path, "index.handler"))
+        assert [worker.invoke(b"{}").json for _ in range(2)] == [[1, 4], [2, 4]]
+        worker.close()
