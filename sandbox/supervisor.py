@@ -24,7 +24,7 @@ from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
 from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
-from sandbox.version_pool import LendRequest, SnapshotState, VersionPool
+from sandbox.version_pool import ACTIVE_S, LendRequest, SnapshotState, VersionPool
 from sandbox.worker import HEADER, READY, Worker
 from sandbox.worker_state import WorkerState
 
@@ -133,7 +133,11 @@ class Supervisor:
         if known is not None:
             self.undefine(spec.key)
         wanted = spec.snapshot != "off"
-        pool = VersionPool(spec, SnapshotState.NONE if wanted else SnapshotState.OFF)
+        pool = VersionPool(
+            spec,
+            SnapshotState.NONE if wanted else SnapshotState.OFF,
+            active_s=min(ACTIVE_S, self._idle_timeout),
+        )
         self._pools[spec.key] = pool
         # The first call of a runtime must not wait for its interpreter to start.
         self._zygotes.get(spec.runtime)

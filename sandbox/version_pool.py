@@ -25,7 +25,7 @@ MAX_SPARES = 16
 # How much of a second's arrivals the spares must bridge: about ten forks' time.
 SPARE_HORIZON_S = 0.05
 RATE_HALF_LIFE_S = 2.0
-# Spares and forked-ahead workers are given back when nobody called for this long.
+# Spares are given back when nobody called for this long, or for the keep-alive of idle workers if that is shorter.
 ACTIVE_S = 60.0
 
 
@@ -61,6 +61,7 @@ class VersionPool:
     forked_on_demand: float = float("-inf")
     failed_spares: int = 0
     retired: bool = False
+    active_s: float = ACTIVE_S
 
     def take_free(self, tenant: str | None) -> Worker | None:
         """The warmest worker that may serve this tenant: idle ones last in first out, then ready spares, then starting ones."""
@@ -87,14 +88,14 @@ class VersionPool:
         return len(self.workers) - len(self.spares) - len(self.idle)
 
     def spare_target(self, now: float) -> int:
-        if self.retired or now - self.last_lend > ACTIVE_S or self.failed_spares >= 3:
+        if self.retired or now - self.last_lend > self.active_s or self.failed_spares >= 3:
             return 0
         if self.spec.isolation == "request":
             return min(MAX_SPARES, MIN_CLEAN_SPARES + int(self.rate * SPARE_HORIZON_S))
         if self.spec.isolation == "tenant":
             return 1
         # A reuse function that had to fork while a caller waited is growing: one ahead hides the next step.
-        return 1 if now - self.forked_on_demand < ACTIVE_S / 2 else 0
+        return 1 if now - self.forked_on_demand < self.active_s / 2 else 0
 
     def spares_to_start(self, now: float) -> int:
         if self.waiting:
@@ -114,6 +115,6 @@ class VersionPool:
         keep = self.spare_target(now)
         if len(self.spares) > keep:
             # Only what has been spare for a while: a falling rate must not kill what was forked a moment ago.
-            old = [worker for worker in self.spares if now - worker.forked_at > ACTIVE_S / 6]
+            old = [worker for worker in self.spares if now - worker.forked_at > self.active_s / 6]
             gone += old[: len(self.spares) - keep]
         return gone

@@ -49,7 +49,7 @@ def handler(event, context):
         "interfaces": [name for _, name in socket.if_nameindex()],
         "hostname": socket.gethostname(),
         "root": sorted(os.listdir("/")),
-        "environ": open("/proc/self/environ").read(),
+        "environ": attempt(lambda: open("/proc/1/environ")),
         "sys": os.path.exists("/sys/kernel"),
         "write": {path: attempt(lambda: open(path + "/x", "w")) for path in ("/", "/var/task", "/usr", "/etc", "/dev", "/proc")},
         "tmp": attempt(lambda: open("/tmp/x", "w").close()),
@@ -116,7 +116,7 @@ def test_it_cannot_write_anything_but_tmp(seen: Any) -> None:
 def test_it_sees_nothing_of_the_host(seen: Any) -> None:
     assert seen["host_file"] == "ENOENT"
     assert seen["sys"] is False
-    assert seen["environ"] == ""
+    assert seen["environ"] in ("EACCES", "ENOENT")
     assert seen["hostname"] != os.uname().nodename
     assert not {"home", "work", "srv", "mnt"} & set(seen["root"])
 
