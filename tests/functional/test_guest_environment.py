@@ -57,7 +57,11 @@ def test_users_variables_win_except_over_reserved_ones(function: Function) -> No
         "index.handler",
         "/var/runtime",
     )
-    assert (seen["AWS_ACCESS_KEY_ID"], seen["AWS_SECRET_ACCESS_KEY"], seen["AWS_SESSION_TOKEN"]) == ("AK", "SK", "ST")
+    assert (seen["AWS_ACCESS_KEY_ID"], seen["AWS_SECRET_ACCESS_KEY"], seen["AWS_SESSION_TOKEN"]) == (
+        "AK",
+        "SK",
+        "ST",
+    )
 
 
 def test_child_processes_get_the_same_variables_and_no_channel(function: Function) -> None:
@@ -106,11 +110,15 @@ def test_import_path_and_working_directory(function: Function, harness: GuestHar
 
 def test_users_module_names_are_the_users_own(harness: GuestHarness, functions_dir: Path) -> None:
     worker = harness.start_worker(document(functions_dir / "shadow_names", "gateway.handler"))
-    assert worker.invoke(b"{}").json == [f"the user's {name}" for name in ("cffi", "orjson", "queue", "sandbox")]
+    assert worker.invoke(b"{}").json == [
+        f"the user's {name}" for name in ("cffi", "orjson", "queue", "sandbox")
+    ]
 
 
 @pytest.mark.parametrize("name", ["uuid", "random", "dataclasses", "tempfile"])
-def test_a_module_the_zygote_has_preloaded_may_be_shadowed(harness: GuestHarness, tmp_path: Path, name: str) -> None:
+def test_a_module_the_zygote_has_preloaded_may_be_shadowed(
+    harness: GuestHarness, tmp_path: Path, name: str
+) -> None:
     (tmp_path / f"{name}.py").write_text("def handler(e, c): return 'mine'")
     assert harness.start_worker(document(tmp_path, f"{name}.handler")).invoke(b"{}").json == "mine"
 
@@ -122,7 +130,11 @@ def test_only_the_standard_library_is_loaded(function: Function) -> None:
     )
     names, standard = worker.invoke(b"{}").json
     # a sysconfig data module has the platform in its name
-    assert {n for n in names if not n.startswith("_sysconfigdata")} - set(standard) == {"_guest", "__main__", "index"}
+    assert {n for n in names if not n.startswith("_sysconfigdata")} - set(standard) == {
+        "_guest",
+        "__main__",
+        "index",
+    }
 
 
 def test_nothing_names_a_path_of_the_host_as_main(function: Function) -> None:
@@ -161,7 +173,10 @@ def test_bytecode_is_not_written_beside_the_code(function: Function, tmp_path: P
 
 
 def test_text_files_are_utf8(function: Function) -> None:
-    worker = function("import locale, sys\ndef handler(e, c): return [locale.getpreferredencoding(False).lower(), sys.getfilesystemencoding()]")
+    worker = function(
+        "import locale, sys\ndef handler(e, c):\n"
+        "    return [locale.getpreferredencoding(False).lower(), sys.getfilesystemencoding()]"
+    )
     assert worker.invoke(b"{}").json == ["utf-8", "utf-8"]
 
 

@@ -15,7 +15,9 @@ from tests.support.guest_harness import ERROR, INIT_FAILED, RESULT, GuestHarness
 __all__ = ["function", "harness", "runtime_zygote"]
 
 
-def failed_init(harness: GuestHarness, folder: Path, handler: str, source: str | None = None) -> tuple[Reply, str]:
+def failed_init(
+    harness: GuestHarness, folder: Path, handler: str, source: str | None = None
+) -> tuple[Reply, str]:
     if source is not None:
         (folder / "index.py").write_text(textwrap.dedent(source))
     worker = harness.fork(document(folder, handler))
@@ -33,7 +35,7 @@ def test_exception_of_the_handler(function: Function, tmp_path: Path) -> None:
         "errorMessage": "no é",
         "errorType": "ValueError",
         "requestId": str(request_id),
-        "stackTrace": [f'  File "{tmp_path}/index.py", line 2, in handler\n    raise ValueError(\'no é\')\n'],
+        "stackTrace": [f"  File \"{tmp_path}/index.py\", line 2, in handler\n    raise ValueError('no é')\n"],
     }
     assert list(reply.json) == ["errorMessage", "errorType", "requestId", "stackTrace"]
     assert worker.log() == (
@@ -82,7 +84,7 @@ def test_lone_surrogate_in_a_message(function: Function) -> None:
 def test_module_missing(harness: GuestHarness, tmp_path: Path) -> None:
     reply, log = failed_init(harness, tmp_path, "nowhere.handler")
     assert reply.payload == (
-        b'{"errorMessage": "Unable to import module \'nowhere\': No module named \'nowhere\'", '
+        b"{\"errorMessage\": \"Unable to import module 'nowhere': No module named 'nowhere'\", "
         b'"errorType": "Runtime.ImportModuleError", "requestId": "", "stackTrace": []}'
     )
     assert log == (
@@ -115,7 +117,11 @@ def test_syntax_error(harness: GuestHarness, tmp_path: Path) -> None:
             "Runtime.MalformedHandlerName",
             "Bad handler 'nodots': not enough values to unpack (expected 2, got 1)",
         ),
-        ("sys.handler", "Runtime.BuiltInModuleConflict", "Cannot use built-in module sys as a handler module"),
+        (
+            "sys.handler",
+            "Runtime.BuiltInModuleConflict",
+            "Cannot use built-in module sys as a handler module",
+        ),
     ],
 )
 def test_handler_name(harness: GuestHarness, tmp_path: Path, handler: str, kind: str, message: str) -> None:

@@ -76,14 +76,18 @@ def test_context_without_extras_and_past_its_deadline(function: Function) -> Non
 
 
 def test_a_client_context_is_not_shared_between_invocations(function: Function) -> None:
-    worker = function("def handler(e, c): c.client_context.custom['n'] += 1; return c.client_context.custom['n']")
+    worker = function(
+        "def handler(e, c): c.client_context.custom['n'] += 1; return c.client_context.custom['n']"
+    )
     for _ in range(2):
         assert worker.invoke(b"{}", client_context={"custom": {"n": 1}}).json == 2
 
 
 def test_trace_id_is_that_of_the_invocation(function: Function) -> None:
     worker = function("import os\ndef handler(e, c): return os.environ.get('_X_AMZN_TRACE_ID')")
-    said = [worker.invoke(b"1", **meta).json for meta in ({}, {"trace_id": "Root=1"}, {"trace_id": "Root=2"}, {})]
+    said = [
+        worker.invoke(b"1", **meta).json for meta in ({}, {"trace_id": "Root=1"}, {"trace_id": "Root=2"}, {})
+    ]
     assert said == [None, "Root=1", "Root=2", None]
 
 

@@ -101,7 +101,12 @@ def test_json_format(function: Function) -> None:
         "requestId": str(request_id),
         "tenantId": "t",
     }
-    assert (second["message"], second["logger"], second["order"], second["level"]) == ("say hi", "x", 7, "WARNING")
+    assert (second["message"], second["logger"], second["order"], second["level"]) == (
+        "say hi",
+        "x",
+        7,
+        "WARNING",
+    )
     assert (third["errorType"], third["errorMessage"]) == ("ZeroDivisionError", "division by zero")
     assert third["location"].endswith(":handler:9")
     assert third["stackTrace"]
@@ -117,6 +122,8 @@ def test_log_level(function: Function) -> None:
 
 
 def test_a_user_who_replaces_stdout_still_gets_an_answer(function: Function) -> None:
-    worker = function("import sys\ndef handler(e, c):\n    sys.stdout.close()\n    sys.stderr = None\n    return 1")
+    worker = function(
+        "import sys\ndef handler(e, c):\n    sys.stdout.close()\n    sys.stderr = None\n    return 1"
+    )
     assert worker.invoke(b"{}").json == 1
     assert worker.invoke(b"{}").kind in (18, 19)

@@ -89,7 +89,9 @@ def test_a_forked_child_that_returns_does_not_answer(function: Function) -> None
 
 
 def test_a_child_forked_at_import_does_not_answer(harness: GuestHarness, tmp_path: Path) -> None:
-    (tmp_path / "m.py").write_text("import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\ndef h(e, c): return 1")
+    (tmp_path / "m.py").write_text(
+        "import os\npid = os.fork()\nif pid: os.waitpid(pid, 0)\ndef h(e, c): return 1"
+    )
     assert harness.start_worker(document(tmp_path, "m.h")).invoke(b"{}").json == 1
 
 
@@ -106,7 +108,9 @@ def test_leftover_threads_do_not_hold_the_answer_back(function: Function) -> Non
     assert [worker.invoke(b"{}").json for _ in range(3)] == [2, 3, 4]
 
 
-def test_closing_or_writing_to_the_channel_harms_only_the_worker(function: Function, harness: GuestHarness) -> None:
+def test_closing_or_writing_to_the_channel_harms_only_the_worker(
+    function: Function, harness: GuestHarness
+) -> None:
     closes = function("import os\ndef handler(e, c): os.close(3)")
     assert ends(closes) == 1
     writes = function("import os\ndef handler(e, c): os.write(3, b'x' * 100)")
@@ -210,13 +214,18 @@ def test_a_nonsensical_order_is_refused(harness: GuestHarness) -> None:
 
 
 def test_limits_are_set(harness: GuestHarness, tmp_path: Path) -> None:
-    (tmp_path / "m.py").write_text("import resource\ndef h(e, c): return resource.getrlimit(resource.RLIMIT_NOFILE)")
+    (tmp_path / "m.py").write_text(
+        "import resource\ndef h(e, c): return resource.getrlimit(resource.RLIMIT_NOFILE)"
+    )
     worker = harness.start_worker(document(tmp_path, "m.h"), rlimits={"NOFILE": 77})
     assert worker.invoke(b"{}").json == [77, 77]
 
 
 def test_a_zygote_keeps_nothing_of_its_workers(harness: GuestHarness) -> None:
     def held() -> tuple[list[str], list[str]]:
+        # It answers before it closes; once it has refused this, it has closed all that came before.
+        harness.send({"op": "nothing", "id": 0})
+        assert harness.receive()[0]["op"] == "failed"
         return sorted(os.listdir(f"/proc/{harness.pid}/fd")), os.listdir(f"/proc/{harness.pid}/task")
 
     before = held()

@@ -27,7 +27,9 @@ def test_module_code_runs_once_and_hooks_at_their_time(harness: GuestHarness, fu
     seen = []
     for number in range(3):
         instance = f"{number:032x}"
-        worker = zygote.start_worker({**init, "instance": instance, "credentials": {"access_key_id": str(number)}})
+        worker = zygote.start_worker(
+            {**init, "instance": instance, "credentials": {"access_key_id": str(number)}}
+        )
         answer = worker.invoke(b"{}").json
         assert isinstance(answer, dict)
         assert answer["stream"] == f"2023/11/14/[$LATEST]{instance}"
@@ -122,7 +124,9 @@ def test_user_hooks_of_os_register_at_fork_run(harness: GuestHarness, tmp_path: 
     worker.close()
 
 
-def test_threads_of_numeric_libraries_are_held_back_during_init(harness: GuestHarness, tmp_path: Path) -> None:
+def test_threads_of_numeric_libraries_are_held_back_during_init(
+    harness: GuestHarness, tmp_path: Path
+) -> None:
     source = "import os\nSEEN = os.environ['OMP_NUM_THREADS']\ndef handler(e, c): return [SEEN, 'OMP_NUM_THREADS' in os.environ]"
     worker = zygote_of(harness, tmp_path, source).start_worker(document(tmp_path, "index.handler"))
     assert worker.invoke(b"{}").json == ["1", False]

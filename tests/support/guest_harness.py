@@ -105,7 +105,9 @@ class GuestWorker:
         self.send(INIT, json.dumps(init_document).encode())
         return self.reply()
 
-    def post(self, event: bytes, *, request_id: uuid.UUID | None = None, timeout_s: float = 3, **meta: object) -> None:
+    def post(
+        self, event: bytes, *, request_id: uuid.UUID | None = None, timeout_s: float = 3, **meta: object
+    ) -> None:
         """Sends an invocation and does not wait."""
         nonce = (request_id or uuid.uuid4()).bytes
         deadline_ms = int((time.time() + timeout_s) * 1000)
@@ -198,7 +200,13 @@ class _Forking:
     def order(self, role: str, fds: dict[str, int], **options: object) -> int:
         """Forks and returns the pidfd. Raises OSError with the guest's step as filename."""
         self._ids += 1
-        message: dict[str, object] = {"op": "fork", "id": self._ids, "role": role, "fds": list(fds), "drop": False}
+        message: dict[str, object] = {
+            "op": "fork",
+            "id": self._ids,
+            "role": role,
+            "fds": list(fds),
+            "drop": False,
+        }
         self.send({**message, **options}, list(fds.values()))
         answer, received = self.receive()
         if answer["op"] == "failed":
@@ -208,7 +216,10 @@ class _Forking:
         return pidfd
 
     def fork(
-        self, init_document: dict[str, object] | None = None, fds: dict[str, int] | None = None, **options: object
+        self,
+        init_document: dict[str, object] | None = None,
+        fds: dict[str, int] | None = None,
+        **options: object,
     ) -> GuestWorker:
         """A new worker; with a document it has been sent INIT and the reply is still to be read by `reply()`."""
         channel, theirs = socket.socketpair()
@@ -284,7 +295,10 @@ class GuestHarness(_Forking):
         return harness
 
     def fork(
-        self, init_document: dict[str, object] | None = None, fds: dict[str, int] | None = None, **options: object
+        self,
+        init_document: dict[str, object] | None = None,
+        fds: dict[str, int] | None = None,
+        **options: object,
     ) -> GuestWorker:
         worker = super().fork(init_document, fds, **options)
         self._closing.append(worker)

@@ -77,9 +77,7 @@ class Channel:
         self, kind: int, nonce: bytes, handler_ns: int, cpu_ns: int, peak_kib: int, payload: bytes
     ) -> None:
         self._write(
-            _ANSWER.pack(
-                _STATISTICS_BYTES + len(payload), kind, 0, 0, nonce, handler_ns, cpu_ns, peak_kib
-            ),
+            _ANSWER.pack(_STATISTICS_BYTES + len(payload), kind, 0, 0, nonce, handler_ns, cpu_ns, peak_kib),
             payload,
         )
 

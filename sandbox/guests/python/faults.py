@@ -71,6 +71,6 @@ def _stack(trace: TracebackType | None) -> list[str]:
         first = 0
         while first < len(summary) and summary[first].filename.startswith(_GUEST_FOLDER):
             first += 1
-        return traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in summary[first:]])
+        return traceback.format_list([(f.filename, f.lineno or 0, f.name, f.line) for f in summary[first:]])
     except Exception:  # reading the user's source may fail in any way
         return []

@@ -3,10 +3,9 @@ function zygote the user's module is loaded and nothing of it runs."""
 
 from __future__ import annotations
 
+import _socket
 import os
 from collections.abc import Mapping
-
-import _socket
 
 from . import messages
 from ._native import fork_worker
@@ -75,7 +74,11 @@ class ForkServer:
             messages.send(self._control, {"op": "forked", "id": number}, pidfd)
             os.close(pidfd)
         except OSError as error:
-            failed: Message = {"step": error.filename or "order", "errno": error.errno or 0, "detail": str(error)}
+            failed: Message = {
+                "step": error.filename or "order",
+                "errno": error.errno or 0,
+                "detail": str(error),
+            }
             messages.send(self._control, {"op": "failed", "id": number, **failed})
         except (KeyError, TypeError, ValueError) as error:
             failed = {"step": "order", "errno": 22, "detail": f"{type(error).__name__}: {error}"}

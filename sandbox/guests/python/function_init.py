@@ -47,4 +47,3 @@ def refresh(document: Document) -> None:
     for name, value in environment.of_instance(document).items():
         os.environ[name] = value
     context.read_environment(os.environ)
-

@@ -5,11 +5,10 @@ It is a worker in every respect of privilege: it has dropped everything before t
 
 from __future__ import annotations
 
+import _socket
 import gc
 import sys
 import time
-
-import _socket
 
 from . import faults, function_init, log_capture, messages, reseed, snapshot_hooks, unforkable
 from .channel import Channel

@@ -81,8 +81,9 @@ def _plain(value: object, mark: str) -> object:
     """A copy of the value in types that the plain encoder writes as wanted."""
     if isinstance(value, dict):
         return {_plain_key(key): _plain(item, mark) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(type(value), "_asdict"):
-        return _plain(value._asdict(), mark)
+    as_dict = getattr(value, "_asdict", None) if isinstance(value, tuple) else None
+    if as_dict is not None:
+        return _plain(as_dict(), mark)
     if isinstance(value, list | tuple):
         return [_plain(item, mark) for item in value]
     if isinstance(value, bytes):

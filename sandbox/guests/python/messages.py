@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
+import _socket
 import json
 import struct
-
-import _socket
 
 MAX_BYTES = 256 * 1024
 _MAX_FDS = 32

@@ -23,7 +23,8 @@ class Finder:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(name, _Loader(), origin="forklight") if name == _NAME else None
+        # importlib.abc.Loader, the type asked for, would import a dozen modules into every worker.
+        return ModuleSpec(name, _Loader(), origin="forklight") if name == _NAME else None  # type: ignore[arg-type]
 
 
 class _Loader:
@@ -53,7 +54,7 @@ def _registrar(hooks: list[_Hook]) -> Callable[..., Callable[..., object]]:
 
 
 def install() -> None:
-    sys.meta_path.append(Finder())  # type: ignore[arg-type]
+    sys.meta_path.append(Finder())
 
 
 def run_before_snapshot() -> None:

@@ -150,5 +150,3 @@ def _leave_if_forked(pid: int) -> None:
     """A child that the user's code forked came back to us: it is not the worker and must not speak for it."""
     if os.getpid() != pid:
         os._exit(_FORKED_CHILD_EXIT)
-
-

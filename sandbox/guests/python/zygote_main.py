@@ -5,14 +5,22 @@ Everything the guest will ever need is imported here, because a worker cannot se
 
 from __future__ import annotations
 
+import _socket
 import binascii
 import gc
 import os
 import sys
 
-import _socket
-
-from . import environment, function_init, function_zygote, log_capture, messages, reseed, snapshot_hooks, worker_loop
+from . import (
+    environment,
+    function_init,
+    function_zygote,
+    log_capture,
+    messages,
+    reseed,
+    snapshot_hooks,
+    worker_loop,
+)
 from .channel import Channel
 from .environment import Document
 from .fork_server import ForkServer
@@ -27,7 +35,9 @@ _PRELOAD = "base64 copy dataclasses datetime decimal hashlib pathlib random temp
 
 def main() -> None:
     """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns."""
-    os.closerange(_CONTROL + 1, 1 << 20)  # whatever was left open when we were started is nobody's business here
+    os.closerange(
+        _CONTROL + 1, 1 << 20
+    )  # whatever was left open when we were started is nobody's business here
     import_path = ImportPath()
     errors = _preload()
     import_path.prepare()
