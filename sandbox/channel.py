@@ -44,13 +44,6 @@ def init_frame(document: dict[str, Any]) -> bytes:
     return _pack(len(body), INIT, 0, 0, NO_NONCE) + body
 
 
-def invoke_head(nonce: bytes, deadline_ms: int, meta: bytes, payload_length: int) -> bytes:
-    """Everything of an INVOKE frame but the event itself.  Raises ValueError when the meta part is too long."""
-    if len(meta) > MAX_META:
-        raise ValueError("invocation metadata is longer than 65535 bytes")
-    return _pack(len(meta) + payload_length, INVOKE, len(meta), deadline_ms, nonce) + meta
-
-
 def invoke_meta(
     arn: str,
     client_context: bytes | None = None,
@@ -58,7 +51,10 @@ def invoke_meta(
     trace_id: str | None = None,
     tenant_id: str | None = None,
 ) -> bytes:
-    """The meta part of an INVOKE frame; absent keys are left out; ``client_context`` is JSON already."""
+    """The meta part of an INVOKE frame; absent keys are left out; ``client_context`` is JSON already.
+
+    Raises ValueError when it is too long for its header field.
+    """
     meta = b'{"arn":' + json.dumps(arn).encode()
     if trace_id:
         meta += b',"trace_id":' + json.dumps(trace_id).encode()
@@ -68,4 +64,7 @@ def invoke_meta(
         meta += b',"identity":' + json.dumps(identity).encode()
     if client_context:
         meta += b',"client_context":' + client_context
-    return meta + b"}"
+    meta += b"}"
+    if len(meta) > MAX_META:
+        raise ValueError("invocation metadata is longer than 65535 bytes")
+    return meta

@@ -163,14 +163,9 @@ class Dispatcher:
             )
         else:
             self.shipper.left_out(worker.stream)
-        pool.stats.ran(kind, duration, billed_ms)
-        if cold:
-            worker.cold = False
-            pool.stats.cold += 1
-        else:
-            pool.note_service(duration)
         invocation.holder = None
         worker.invocation = None
+        worker.cold = False
         # The worker goes to whoever waits before the answer goes out: it can work while we write.
         if pool.one_shot or worker.doomed or pool.retired:
             pool.busy -= 1
@@ -185,6 +180,11 @@ class Dispatcher:
             worker.idle_since = now
             pool.idle.append(worker)
         invocation.on_done(Result(kind, payload, error_message, pool.view.version, tail, receipt))
+        pool.stats.ran(kind, duration, billed_ms)
+        if cold:
+            pool.stats.cold += 1
+        else:
+            pool.note_service(duration)
 
     # ---- waiting for a worker ------------------------------------------------------------------------------
 

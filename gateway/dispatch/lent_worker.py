@@ -22,6 +22,7 @@ from sandbox.channel import (
     HEADER,
     HEADER_BYTES,
     INIT_FAILED,
+    INVOKE,
     MAX_BODY,
     MAX_PAYLOAD,
     MEASURES_BYTES,
@@ -29,7 +30,6 @@ from sandbox.channel import (
     READY,
     RESULT,
     SETUP_FAILED,
-    invoke_head,
     invoke_meta,
 )
 
@@ -44,6 +44,7 @@ JOIN_BELOW = (
 _steady = time.monotonic_ns
 _read = os.read
 _write = os.write
+_pack = HEADER.pack
 _unpack_answer = ANSWER_HEAD.unpack_from
 
 
@@ -156,7 +157,8 @@ class Worker:
             )
         payload = invocation.payload
         deadline_ms = started_ms + (self.deadline_ns - now) // 1_000_000
-        head = invoke_head(invocation.nonce, deadline_ms, meta, len(payload))
+        meta_length = len(meta)
+        head = _pack(meta_length + len(payload), INVOKE, meta_length, deadline_ms, invocation.nonce) + meta
         try:
             if len(payload) < JOIN_BELOW:
                 frame = head + payload

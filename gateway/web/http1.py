@@ -11,6 +11,7 @@ something is written, so interim ``100 Continue``s are sent, which only a client
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -48,6 +49,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()  # complete requests that wait their turn
         self._active: Request | None = None
+        self._fd = -1  # -1: only the transport can write
+        self._direct = True  # nothing waits in the transport
         self._pumping = False
         self._reading = True
         self._writable = True
@@ -63,9 +66,10 @@ class Connection(asyncio.Protocol):
         self._chunk = 0  # how many those are
         self._head_bytes = 0  # of the head, in earlier chunks
         self._target = b""
-        self._headers: dict[bytes, bytes] = {}
+        self._headers: dict[bytes, bytes] = {}  # being filled
+        self._complete: dict[bytes, bytes] = {}  # all of them
         self._in_head = True
-        self._fields = 0
+        self._repeats = 0
         self._old = False  # HTTP/1.0
         self._limit = 0
         self._body: list[bytes] = []
@@ -78,8 +82,11 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has its own class
         sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock is not None:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._transport.get_extra_info("sslcontext") is None:
+                self._fd = sock.fileno()
         if not self.server.opened(self):
             self._transport.write(self.server.overloaded)
             self._transport.close()
@@ -100,6 +107,7 @@ class Connection(asyncio.Protocol):
         if self._discarded >= 0:
             self._discard(len(data))
             return
+        self._direct = self._direct or self._transport.get_write_buffer_size() == 0
         self._chunk = len(data)
         self._began_now = False
         if self.body_deadline:
@@ -146,29 +154,29 @@ class Connection(asyncio.Protocol):
         self._began_now = True
         self._in_head = True
         self._head_bytes = 0
+        self._repeats = 0
         self._target = b""
         self._headers = {}
-        self._fields = 0
         self.deadline = server.now + server.limits.header_s
 
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer: nothing of ours reads them, and they must not pass for headers
         name = name.lower()
         headers = self._headers
-        self._fields += 1
-        if name not in headers:
-            headers[name] = value
-        elif name in _SINGLE:
-            self._stop(400, "BadRequest", f"Header {name.decode('latin-1')} is given more than once.")
+        if name in headers:
+            self._repeated(name, value)
         else:
-            headers[name] += b"," + value
+            headers[name] = value
+
+    def _repeated(self, name: bytes, value: bytes) -> None:
+        self._repeats += 1
+        if name in _SINGLE:
+            self._stop(400, "BadRequest", f"Header {name.decode('latin-1')} is given more than once.")
+        self._headers[name] += b"," + value
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         headers = self._headers
         server = self.server
         self._old = False
@@ -176,11 +184,15 @@ class Connection(asyncio.Protocol):
             self._check_old(self._parser.get_http_version())
         elif b"host" not in headers:
             self._stop(400, "BadRequest", "Header Host is missing.")
-        if self._fields > server.limits.fields:
+        if len(headers) + self._repeats > server.limits.fields:
             self._stop(431, "RequestHeaderSectionTooLarge", "Too many header fields.")
         if self._chunk + self._head_bytes > server.limits.head_bytes < self._head_size():
             self._refusal = _TOO_LONG
             raise _StopParsing
+        # Trailers come by the same callback as headers: nothing of ours reads them, and they must not pass for those.
+        self._complete = headers
+        self._headers = {}
+        self._in_head = False
         if b"content-length" in headers or b"transfer-encoding" in headers:
             self._expect_body(headers)
 
@@ -199,16 +211,17 @@ class Connection(asyncio.Protocol):
         if parts:
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             self._forget_body()
+        if self.body_deadline:
+            self._expect = False
+            self.body_deadline = 0.0
         self._midway = False
-        self._expect = False
-        self.body_deadline = 0.0
         self.deadline = 0.0
         parser = self._parser
         request = Request(
             self,
             parser.get_method(),
             self._target,
-            self._headers,
+            self._complete,
             body,
             parser.should_keep_alive(),
             self._old,
@@ -237,7 +250,7 @@ class Connection(asyncio.Protocol):
             if expected.lower() != b"100-continue":
                 self._stop(417, "ExpectationFailed", "Only 100-continue can be expected.")
             if self._active is None and not self._queue:
-                self._transport.write(CONTINUE)
+                self._write(CONTINUE)
             else:
                 self._expect = True  # when it is its turn
 
@@ -317,10 +330,11 @@ class Connection(asyncio.Protocol):
         else:
             head += b"\r\n"
         if request.method == b"HEAD":
-            transport.write(head)
+            self._write(head)
         elif len(body) < SMALL_BODY:
-            transport.write(head + body)
+            self._write(head + body)
         else:
+            self._direct = False
             transport.writelines((head, body))
         if closing:
             self._close()
@@ -331,10 +345,30 @@ class Connection(asyncio.Protocol):
                 self.deadline = self.server.now + self.server.limits.keep_alive_s
             elif self._expect:
                 self._expect = False
-                transport.write(CONTINUE)
+                self._write(CONTINUE)
             if not self._reading:
                 self._reading = True
                 transport.resume_reading()
+
+    def _write(self, data: bytes) -> None:
+        """Now, not at the end of the loop's turn, when nothing written before is still waiting.
+
+        ``_direct`` may be set again only in a later turn: what the transport was given in this one it does not count yet.
+        """
+        transport = self._transport
+        if self._fd >= 0 and self._direct and not transport.is_closing():
+            try:
+                written = os.write(self._fd, data)
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                transport.abort()
+                return
+            if written == len(data):
+                return
+            data = data[written:]
+        self._direct = False
+        transport.write(data)
 
     def _close(self) -> None:
         self._queue.clear()
@@ -356,7 +390,7 @@ class Connection(asyncio.Protocol):
         if active is None or self._transport.is_closing():
             return
         if not active.old:
-            self._transport.write(CONTINUE)
+            self._write(CONTINUE)
         delay = PROBE_S[min(step, len(PROBE_S) - 1)]
         self._probe = self.server.loop.call_later(delay, self._send_probe, step + 1)
 

@@ -58,9 +58,18 @@ class _Scope:
     identity: Identity
     date: bytes
     scope: bytes
-    names: tuple[bytes, ...]
+    names: tuple[tuple[bytes, bytes], ...]  # of the signed headers: as it is looked up, and with its colon
     signed: bytes
-    key: bytes
+    inner: hashlib._Hash  # HMAC by its definition: both halves begun with the key, to be copied
+    outer: hashlib._Hash
+
+    def sign(self, text: bytes) -> bytes:
+        """The signature of a string to sign, in hexadecimal."""
+        inner = self.inner.copy()
+        inner.update(text)
+        outer = self.outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
 
 
 def parse_target(raw: bytes) -> Target:
@@ -131,13 +140,21 @@ class Verifier:
         claimed = headers.get(b"x-amz-content-sha256")
         if claimed is not None and claimed != payload_hash:
             raise _mismatch()
-        canonical = [method, target.canonical_path, target.canonical_query]
-        canonical += _header_lines(scope.names, headers)
-        canonical += (b"", scope.signed, payload_hash)
-        text = b"\n".join(
-            (ALGORITHM, stamp, scope.scope, _sha256(b"\n".join(canonical)).hexdigest().encode())
+        canonical = b"%b\n%b\n%b\n%b\n%b\n%b" % (
+            method,
+            target.canonical_path,
+            target.canonical_query,
+            _header_lines(scope.names, headers),
+            scope.signed,
+            payload_hash,
         )
-        if not _equal(_digest(scope.key, text, "sha256").hex().encode(), signature):
+        text = b"%b\n%b\n%b\n%b" % (
+            ALGORITHM,
+            stamp,
+            scope.scope,
+            _sha256(canonical).hexdigest().encode(),
+        )
+        if not _equal(scope.sign(text), signature):
             raise _mismatch()
         return scope.identity
 
@@ -234,7 +251,11 @@ class Verifier:
         for part in (date, region, service, terminator):
             key = _digest(key, part.encode(), "sha256")
         scope = f"{date}/{region}/{service}/{terminator}".encode()
-        return _Scope(Identity(access_key, region, service), date.encode(), scope, names, signed, key)
+        block = key.ljust(64, b"\0")
+        inner = _sha256(bytes(byte ^ 0x36 for byte in block))
+        outer = _sha256(bytes(byte ^ 0x5C for byte in block))
+        pairs = tuple((name, name + b":") for name in names)
+        return _Scope(Identity(access_key, region, service), date.encode(), scope, pairs, signed, inner, outer)
 
     def _verify_presigned(
         self, method: bytes, target: Target, headers: dict[bytes, bytes], body: bytes
@@ -284,23 +305,20 @@ class Verifier:
         lines = _header_lines(scope.names, headers)
         # A presigned request may leave its payload unsigned; which it did is part of what was signed.
         for payload_hash in (_sha256(body).hexdigest().encode(), b"UNSIGNED-PAYLOAD"):
-            canonical = b"\n".join(
-                (method, target.canonical_path, query, *lines, b"", scope.signed, payload_hash)
-            )
+            canonical = b"\n".join((method, target.canonical_path, query, lines, scope.signed, payload_hash))
             text = b"\n".join((ALGORITHM, stamp, scope.scope, _sha256(canonical).hexdigest().encode()))
-            if _equal(_digest(scope.key, text, "sha256").hex().encode(), parameters[b"X-Amz-Signature"]):
+            if _equal(scope.sign(text), parameters[b"X-Amz-Signature"]):
                 return scope.identity
         raise _mismatch()
 
 
-def _header_lines(names: tuple[bytes, ...], headers: dict[bytes, bytes]) -> list[bytes]:
-    lines = []
-    for name in names:
-        value = headers.get(name, b"")
-        if b"  " in value or b"\t" in value or value[-1:] == b" ":
-            value = b" ".join(value.split())
-        lines.append(name + b":" + value)
-    return lines
+def _header_lines(names: tuple[tuple[bytes, bytes], ...], headers: dict[bytes, bytes]) -> bytes:
+    """All lines, each ended, values trimmed and with single spaces."""
+    get = headers.get
+    text = b"\n".join([label + get(name, b"") for name, label in names]) + b"\n"
+    if b"  " in text or b"\t" in text or b" \n" in text:
+        text = b"".join([label + b" ".join(get(name, b"").split()) + b"\n" for name, label in names])
+    return text
 
 
 def _encode(text: bytes) -> bytes:
