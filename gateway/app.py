@@ -26,6 +26,7 @@ from gateway.privileges import drop, installation, keep_reachable
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
 from gateway.web.apis import control_api
+from sandbox.runtimes.python import find_interpreters
 
 log = logging.getLogger("forklight.app")
 
@@ -63,7 +64,7 @@ def main() -> int:
     tls = _read_tls(settings)
     if config["uid"]:
         keep_reachable(installation())
-    prepared = control_api.prepare(settings) if role == "control" else None
+    prepared = _prepare_control(settings) if role == "control" else None
     drop(config["uid"], config["gid"], config["parent"])
     # The supervisor gets the terminal's Ctrl-C too, and tells its children itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -78,6 +79,13 @@ def main() -> int:
         log.error("%s", error)
         return 1
     return 0
+
+
+def _prepare_control(
+    settings: Settings,
+) -> tuple[Callable[[ControlServer], control_api.ControlApi], Path | None]:
+    interpreters = [str(found.path) for found in find_interpreters().values()]
+    return control_api.prepare(settings, interpreters)
 
 
 def _read_tls(settings: Settings) -> tuple[bytes, bytes] | None:
@@ -104,7 +112,9 @@ async def _control(
 async def _door(
     settings: Settings, sock: socket.socket, config: dict[str, Any], tls: tuple[bytes, bytes] | None
 ) -> None:
-    door = DoorServer(settings, sock, index=config["index"], http=config["http"], grpc=config["grpc"], tls=tls)
+    door = DoorServer(
+        settings, sock, index=config["index"], http=config["http"], grpc=config["grpc"], tls=tls
+    )
     await door.start()
     await door.finished()
 

@@ -1,10 +1,13 @@
 """The runtime layer: boto3 and what it needs, found by functions that do not bring their own, as on Lambda.
 
-    <state>/runtime-layer/<hash>/      mounted read-only at /var/runtime, last on sys.path
+    <folder>/<hash>/      mounted read-only at /var/runtime, last on sys.path
 
-Copied once from the distributions installed beside us; the hash is of their names and versions and of our own files, so
-an upgrade makes a new folder and workers of the old one keep theirs. Made before privileges are dropped, because the
-interpreter's folders may be closed to the service user.
+Copied once from the distributions installed beside us; the hash is of their versions, of our own files and of the
+interpreters, so an upgrade makes a new folder and workers of the old one keep theirs. The folder is shared by all hosts
+of this installation where that may be written, else it is in the state directory. Compiled ahead for every interpreter:
+workers cannot write, and without that `import boto3` takes seconds instead of a fraction of one.
+
+Made before privileges are dropped, because the interpreter's folders may be closed to the service user.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import hashlib
 import os
 import secrets
 import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
@@ -20,13 +26,25 @@ from gateway.storage.code import flush_tree, remove_path
 
 DISTRIBUTIONS = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
 _SKIPPED_PARTS = {"__pycache__", ".."}
+_MOUNTED_AT = "/var/runtime"  # as tracebacks name the files
+_COMPILE_LIMIT_S = 60.0
 
 
-def ensure_runtime_layer(state_dir: Path, extra: Path | None = None) -> Path | None:
-    """The layer's folder, made if it is not there. None when a distribution is not installed.
+def layer_folders(state_dir: Path) -> list[Path]:
+    """Where a layer may be, the best first: beside the installation if that is ours, and in the state directory."""
+    shared = Path(sys.prefix, "share", "forklight", "runtime-layer")
+    ours = os.stat(sys.prefix).st_uid == os.geteuid() and os.access(sys.prefix, os.W_OK)
+    in_state = state_dir / "runtime-layer"
+    return [shared, in_state] if ours and sys.prefix != sys.base_prefix else [in_state]
 
-    `extra` is a folder whose files are added. Blocks (about a second the first time).
-    Raises OSError; then nothing is left.
+
+def ensure_runtime_layer(
+    folders: Sequence[Path], extra: Path | None = None, interpreters: Sequence[str] = ()
+) -> Path | None:
+    """The layer, found or made in the first of `folders` that allows it. None when a distribution is not installed.
+
+    `extra` is a folder whose files are added, `interpreters` are paths of the Pythons to compile for. Blocks, the first
+    time for several seconds. Raises OSError; then nothing is left.
     """
     try:
         distributions = [distribution(name) for name in DISTRIBUTIONS]
@@ -34,32 +52,76 @@ def ensure_runtime_layer(state_dir: Path, extra: Path | None = None) -> Path | N
         return None
     own = sorted(path for path in extra.rglob("*") if path.is_file()) if extra and extra.is_dir() else []
     own = [path for path in own if not _SKIPPED_PARTS & set(path.parts)]
-    parent = state_dir / "runtime-layer"
-    parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if parent.is_symlink():
-        raise OSError(f"{parent} is a symbolic link")
-    layer = parent / _fingerprint(distributions, own)
-    if not layer.is_dir():
-        temporary = parent / f".{secrets.token_hex(8)}"
+    name = _fingerprint(distributions, own, interpreters)
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder / name
+    failure: OSError | None = None
+    for folder in folders:
         try:
-            temporary.mkdir(mode=0o755)
-            for found in distributions:
-                _copy_distribution(found, temporary)
-            for path in own:
-                assert extra is not None
-                _copy(path, temporary / path.relative_to(extra))
-            _open_to_all(temporary)
-            flush_tree(temporary)
+            return _make(
+                folder,
+                name,
+                distributions,
+                [(path, path.relative_to(extra or path)) for path in own],
+                interpreters,
+            )
+        except OSError as error:
+            failure = error
+    raise failure or OSError("no folder for the runtime layer")
+
+
+def _make(
+    folder: Path,
+    name: str,
+    distributions: list[Distribution],
+    own: list[tuple[Path, Path]],
+    interpreters: Sequence[str],
+) -> Path:
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a symbolic link")
+    layer, temporary = folder / name, folder / f".{secrets.token_hex(8)}"
+    try:
+        temporary.mkdir(mode=0o755)
+        for found in distributions:
+            _copy_distribution(found, temporary)
+        for source, target in own:
+            _copy(source, temporary / target)
+        for interpreter in interpreters:
+            _compile(interpreter, temporary)
+        _open_to_all(temporary)
+        flush_tree(temporary)
+        try:
             os.rename(temporary, layer)
-        finally:
-            remove_path(temporary)
+        except OSError:
+            if not layer.is_dir():  # else another host has just made the same
+                raise
+    finally:
+        remove_path(temporary)
     return layer
 
 
-def _fingerprint(distributions: list[Distribution], own: list[Path]) -> str:
+def _compile(interpreter: str, layer: Path) -> None:
+    """Never checked against the source again: that is read-only. What does not compile is left to be read as source."""
+    command = [
+        interpreter, "-I", "-S", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash",
+        "-s", str(layer), "-p", _MOUNTED_AT, str(layer),
+    ]  # fmt: skip
+    try:
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMPILE_LIMIT_S, env={}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+
+
+def _fingerprint(distributions: list[Distribution], own: list[Path], interpreters: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for found in distributions:
         digest.update(f"{found.metadata['Name']}=={found.version}\n".encode())
+    for interpreter in sorted(interpreters):
+        digest.update(f"{interpreter}\n".encode())
     for path in own:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:32]

@@ -14,6 +14,7 @@ An event is known by its segment and offset: they are its id and the continuatio
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 # A reader goes through at most this much in one call, so that a page costs a bounded time.
 _SCAN_BYTES = 4 * 1024 * 1024
 _REPORT_EVERY_S = 60.0
+
+_Row = tuple[str, int, bytes]  # stream, epoch ms, the line as stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,6 @@ class LogStore:
         self._lock = threading.Lock()
         self._groups: dict[tuple[str, str], Group] = {}
         self.dropped_lines = 0
-        self._reported = 0
         self._reported_at = 0.0
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._load()
@@ -167,7 +169,7 @@ class LogStore:
 
     def _write(self, batches: list[bytes]) -> None:
         now = int(time.time() * 1000)
-        lines: dict[tuple[str, str], list[tuple[str, int, bytes]]] = {}
+        lines: dict[tuple[str, str], list[_Row]] = {}
         for line in (line for batch in batches for line in batch.splitlines() if line):
             try:
                 region, group, stream, timestamp, message = json.loads(line)
@@ -183,22 +185,22 @@ class LogStore:
             except OSError as error:
                 self._drop(len(rows), error)
 
-    def _write_group(self, group: Group, rows: list[tuple[str, int, bytes]], now: int) -> None:
-        data = b"".join(row[2] for row in rows)
-        if group.size and group.size + len(data) > self._segment_bytes:
-            self._rotate(group)
-        path = self._path(group, group.segment)
-        with open(path, "ab", buffering=0) as file:
-            # A full disk takes a part of it: cut that off again, or the next line would begin inside this one.
-            if file.write(data) != len(data):
-                file.truncate(group.size)
-                raise OSError(28, "no space left on device")
-        with self._lock:
-            group.size += len(data)
-            group.stored += len(data)
-            for stream, timestamp, _ in rows:
-                times = group.streams.setdefault(stream, [timestamp, timestamp, now])
-                times[0], times[1], times[2] = min(times[0], timestamp), max(times[1], timestamp), now
+    def _write_group(self, group: Group, rows: list[_Row], now: int) -> None:
+        for part in _parts(rows, self._segment_bytes // 4):
+            data = b"".join(row[2] for row in part)
+            if group.size and group.size + len(data) > self._segment_bytes:
+                self._rotate(group)
+            with open(self._path(group, group.segment), "ab", buffering=0) as file:
+                # A full disk takes a part of it: cut that off again, or the next line would begin inside this one.
+                if file.write(data) != len(data):
+                    file.truncate(group.size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with self._lock:
+                group.size += len(data)
+                group.stored += len(data)
+                for stream, timestamp, _ in part:
+                    times = group.streams.setdefault(stream, [timestamp, timestamp, now])
+                    times[0], times[1], times[2] = min(times[0], timestamp), max(times[1], timestamp), now
 
     def _rotate(self, group: Group) -> None:
         group.segment += 1
@@ -282,6 +284,20 @@ class LogStore:
     @staticmethod
     def _path(group: Group, number: int) -> Path:
         return group.folder / f"{number:012d}.jsonl"
+
+
+def _parts(rows: list[_Row], most_bytes: int) -> Iterator[list[_Row]]:
+    """Cut a batch so that a segment never grows much beyond its size, however much arrives at once."""
+    part: list[_Row] = []
+    size = 0
+    for row in rows:
+        if part and size + len(row[2]) > most_bytes:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += len(row[2])
+    if part:
+        yield part
 
 
 def _whole_lines(path: Path) -> int:

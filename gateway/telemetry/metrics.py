@@ -45,6 +45,8 @@ class _Sums:
             self.gauges[key] = self.gauges.get(key, 0.0) + float(value)
         for name, labels, bounds, counts, total in document.get("histograms", ()):
             key = (str(name), _labels(labels))
+            if len(counts) != len(bounds) + 1:
+                raise ValueError(f"histogram {name}: {len(counts)} counts for {len(bounds)} bounds")
             old = self.histograms.get(key, ([float(bound) for bound in bounds], [0.0] * len(counts), 0.0))
             merged = [a + float(b) for a, b in zip(old[1], counts, strict=True)]
             self.histograms[key] = (old[0], merged, old[2] + float(total))

@@ -6,11 +6,11 @@ The one place where ApiError becomes an answer, and where what nobody foresaw be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.control.runtime_layer import ensure_runtime_layer
+from gateway.control.runtime_layer import ensure_runtime_layer, layer_folders
 from gateway.model.errors import ApiError
 from gateway.settings import Settings
 from gateway.web.apis import service_model
@@ -29,16 +29,18 @@ Message = dict[str, Any]
 JSON = "application/json"
 
 
-def prepare(settings: Settings) -> tuple[Callable[[ControlServer], ControlApi], Path | None]:
+def prepare(
+    settings: Settings, interpreters: Sequence[str] = ()
+) -> tuple[Callable[[ControlServer], ControlApi], Path | None]:
     """What the control process reads from outside the state directory, so before it gives up its rights.
 
-    Returns the `api` and the `runtime_layer` of a ControlServer. Blocks. Without room for the runtime layer functions
-    run without it. Raises OSError when botocore is not installed.
+    `interpreters` are the Pythons that functions run on. Returns the `api` and the `runtime_layer` of a ControlServer.
+    Blocks. Without room for the runtime layer functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
     extra = Path(__file__).parents[3] / "sandbox" / "guests" / "python" / "runtime_layer"
     try:
-        layer = ensure_runtime_layer(settings.state_dir, extra)
+        layer = ensure_runtime_layer(layer_folders(settings.state_dir), extra, interpreters)
     except OSError as error:
         _log.error("functions will not find boto3: the runtime layer could not be made: %s", error)
         layer = None
