@@ -49,15 +49,20 @@ def frame(payload: bytes) -> bytes:
     return struct.pack(">BI", 0, len(message)) + message
 
 
-def cpu_us(pids: list[int]) -> float:
-    """User + system time of processes so far; those that have gone count nothing."""
-    total = 0
+def cpu_us(pids: list[int]) -> dict[int, float]:
+    """User + system time of each process so far; those that have gone are left out."""
+    times = {}
     for pid in pids:
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{pid}/stat").read_bytes()
             fields = stat[stat.rindex(b")") + 2 :].split()
-            total += int(fields[11]) + int(fields[12])
-    return total * TICK_US
+            times[pid] = (int(fields[11]) + int(fields[12])) * TICK_US
+    return times
+
+
+def spent(before: dict[int, float], after: dict[int, float]) -> float:
+    """CPU time between two looks, of the processes that are there at the second."""
+    return sum(time - before.get(pid, 0.0) for pid, time in after.items())
 
 
 def h2load(
@@ -91,13 +96,13 @@ def measured(
 ) -> Result:
     """Run h2load and divide the CPU time it cost by the calls. `pids` gives (server, worker) processes."""
     h2load(port, data, 0.3, *shape, token)  # starts the workers the shape needs
-    server, worker = pids()
-    before, before_worker = cpu_us(server), cpu_us(worker)
+    server, worker = (cpu_us(some) for some in pids())
     calls, rps, mean_us = h2load(port, data, seconds, *shape, token)
+    server_after, worker_after = (cpu_us(some) for some in pids())
     # The warm-up of h2load is not among its calls but is among the CPU time: count calls by time.
     total = rps * (seconds + 0.3)
     return Result(
-        calls, (cpu_us(server) - before) / total, (cpu_us(worker) - before_worker) / total, rps, mean_us
+        calls, spent(server, server_after) / total, spent(worker, worker_after) / total, rps, mean_us
     )
 
 
