@@ -38,6 +38,7 @@ from gateway.rpc.statuses import refuse, refuse_argument
 SERVICE = "forklight.v1.Invocations"
 MAX_CLIENT_CONTEXT = 3583  # bytes, as the Lambda API has it
 MAX_TENANT_ID = 256  # characters, as the Lambda API has it
+MAX_NAMES = 4096  # spellings of function names whose parse is remembered
 STREAM_CHUNK = 256 * 1024  # bytes of payload in one message of a stream
 
 
@@ -71,6 +72,9 @@ class InvokeService:
         self._dispatcher = dispatcher
         self._region = region
         self._once_only = OnceOnly(dispatcher.invoke, dispatcher.cancel)
+        self._names: dict[
+            tuple[str, str], tuple[str, str, str | None]
+        ] = {}  # parsed before: region, name, qualifier
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Method handlers by full method name, with bytes for messages."""
@@ -163,10 +167,14 @@ class InvokeService:
 
     def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
         """Raises ApiError."""
-        reference = parse_function_name(function)
-        region = reference.region or self._region
-        name, wanted = resolve_reference(region, function, qualifier or None)
-        return self._dispatcher.directory.resolve(region, name, wanted), wanted
+        names = self._names.get((function, qualifier))
+        if names is None:
+            region = parse_function_name(function).region or self._region
+            names = (region, *resolve_reference(region, function, qualifier or None))
+            if len(self._names) >= MAX_NAMES:
+                self._names.clear()
+            self._names[function, qualifier] = names
+        return self._dispatcher.directory.resolve(*names), names[2]
 
 
 def _check(request: InvokeRequest) -> None:

@@ -6,7 +6,7 @@ reflection are open. Several processes listen on one port (SO_REUSEPORT); the ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 
 import grpc
 import grpc.aio
@@ -54,7 +54,8 @@ class GrpcServer:
     """``start`` once, then ``stop`` once, both in the loop that is to serve.
 
     ``address``: "host:port"; port 0 takes a free one, "[v6]:port" works. ``tokens``: SHA-256 digests (lower-case
-    hexadecimal) of the bearer tokens that are valid now, asked at every call; None: no token is needed.
+    hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
+    is needed.
     ``tls``: certificate chain and private key, the bytes of PEM files.
     """
 
@@ -65,7 +66,7 @@ class GrpcServer:
         *,
         address: str,
         region: str,
-        tokens: Callable[[], Iterable[str]] | None,
+        tokens: Callable[[], Collection[str]] | None,
         tls: tuple[bytes, bytes] | None = None,
     ) -> None:
         self._address = address

@@ -56,7 +56,7 @@ def test_invoke_passes_on_what_the_caller_says() -> None:
             assert seen.tenant_id == "t"
             assert seen.invoked_arn == f"{ARN}:$LATEST"
             assert seen.deadline_s is not None
-            assert 10 < seen.deadline_s <= 20
+            assert 10 < seen.deadline_s < 22  # gRPC rounds up what it sends
 
     run(test())
 
