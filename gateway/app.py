@@ -66,8 +66,6 @@ def main() -> int:
         keep_reachable(installation())
     prepared = _prepare_control(settings) if role == "control" else None
     drop(config["uid"], config["gid"], config["parent"])
-    # The supervisor gets the terminal's Ctrl-C too, and tells its children itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = socket.socket(fileno=fd)
     try:
         uvloop.run(

@@ -17,7 +17,6 @@ log = logging.getLogger("forklight.serve")
 
 # A child that dies at once is started again ever more slowly; one that has run for a while starts afresh.
 FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 5.0, 10.0
-SOCKET_FD = 3
 
 
 class Child:
@@ -50,12 +49,13 @@ class Child:
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = json.dumps({**self._config, "parent": os.getpid()})
-        # The socket must be fd 3 in the child; dup2 in a preexec hook is not needed when the shell-less launcher moves it.
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.app", self._role, str(theirs.fileno()), config],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # A session of its own: Ctrl-C and signals to our process group are for us, who stop things in order.
+                start_new_session=True,
                 cwd="/",
             )
         self._started = self._loop.time()

@@ -121,8 +121,10 @@ class _Server:
     async def _start_doors(
         self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, stop: asyncio.Event
     ) -> None:
+        all_ready: list[asyncio.Event] = []
         for index in range(self._settings.doors):
             ready = asyncio.Event()
+            all_ready.append(ready)
             name = f"door-{index}"
 
             def attach(
@@ -135,9 +137,10 @@ class _Server:
             door = Child(name, "door", {**self._child_config, "index": index}, loop, attach)
             self._doors.append(door)
             door.start()
+        for index, ready in enumerate(all_ready):
             if not await _first(stop, ready):
                 if not stop.is_set():
-                    raise StartError(f"{name} was not ready within {READY_LIMIT_S:.0f} s")
+                    _not_ready(f"door-{index}")
                 return
 
     async def _drain(self) -> None:
