@@ -145,3 +145,13 @@ def test_many_lines_are_taken_fast_and_stay_bounded(tmp_path: Path) -> None:
         size = sum(path.stat().st_size for path in (tmp_path / "state" / "logs").rglob("*.jsonl"))
         assert size <= 2 * 100_000
         assert messages(control.client("logs").filter_log_events(logGroupName=GROUP, limit=5))
+
+
+def test_a_stream_keeps_its_order_and_streams_are_mixed_by_time(control: ControlHarness) -> None:
+    """The last line of an invocation may bear a later time than its END."""
+    write(
+        control, (GROUP, "b", 1005, "b1"), (GROUP, "a", 1000, "START"), (GROUP, "a", 1010, "text"),
+        (GROUP, "a", 1009, "END"), (GROUP, "b", 1020, "b2"),
+    )  # fmt: skip
+    found = messages(control.client("logs").filter_log_events(logGroupName=GROUP))
+    assert found == ["START", "b1", "text", "END", "b2"]
