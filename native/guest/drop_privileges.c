@@ -84,7 +84,7 @@ static int
 install_seccomp(const void *program, size_t bytes)
 {
     size_t length = bytes / sizeof(struct sock_filter);
-    if (length == 0)
+    if (bytes == 0)
         return 0;
     if (bytes % sizeof(struct sock_filter) != 0 || length > BPF_MAXINSNS)
         return -EINVAL;

@@ -304,17 +304,22 @@ class GuestHarness(_Forking):
         self._closing.append(worker)
         return worker
 
-    def fork_zygote(self, init_document: dict[str, object]) -> FunctionZygote:
+    def fork_zygote(
+        self, init_document: dict[str, object], fds: dict[str, int] | None = None, **options: object
+    ) -> FunctionZygote:
         """A function zygote; `state` is what it said after the function's init."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log_read, log_write = os.pipe2(os.O_CLOEXEC)
-        pidfd = self.order("zygote", {"control": theirs.fileno(), "log": log_write})
+        pidfd = self.order("zygote", {"control": theirs.fileno(), "log": log_write, **(fds or {})}, **options)
         theirs.close()
         os.close(log_write)
         zygote = FunctionZygote(control, pidfd, log_read)
         self._closing.append(zygote)
         zygote.send({"op": "init", "document": init_document})
-        zygote.state, _ = zygote.receive()
+        try:
+            zygote.state, _ = zygote.receive()
+        except EOFError:
+            raise AssertionError(os.read(zygote.log_fd, 1 << 16).decode()) from None
         return zygote
 
     def close_workers(self) -> None:

@@ -8,7 +8,10 @@ import stat
 
 def obstacles(own_fds: frozenset[int]) -> list[str]:
     """One string per obstacle for the function's state, empty if the process can be forked."""
-    found = [_threads(), _children(), *_descriptors(own_fds), _shared_memory()]
+    try:
+        found = [_threads(), _children(), *_descriptors(own_fds), _shared_memory()]
+    except OSError as error:  # unknown is not the same as none
+        return [f"cannot be examined: {error}"]
     return [text for text in found if text]
 
 
@@ -22,7 +25,7 @@ def _children() -> str:
     count = 0
     for task in os.listdir("/proc/self/task"):
         try:
-            with open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            with open(f"/proc/self/task/{task}/children", encoding="utf-8") as file:
                 count += len(file.read().split())
         except OSError:  # a kernel without CONFIG_PROC_CHILDREN
             count += _has_children()
