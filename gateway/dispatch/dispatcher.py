@@ -221,7 +221,9 @@ class Dispatcher:
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
         if len(pool.waiting) > len(pool.lends) and not pool.patience_armed:
             pool.patience_armed = True
-            wait_ns = max(0, pool.waiting[0].admitted_ns + PATIENCE_NS - now)
+            wait_ns = pool.waiting[0].admitted_ns + PATIENCE_NS - now
+            if wait_ns <= 0:
+                wait_ns = PATIENCE_NS
             self.loop.call_later(wait_ns / 1e9 + 0.0005, self._patience_over, pool)
 
     def _patience_over(self, pool: WorkerPool) -> None:

@@ -38,6 +38,8 @@ class WorkerPool:
     """Bookkeeping of one key."""
 
     __slots__ = (
+        "_grow_at",
+        "_growth",
         "busy",
         "idle",
         "init_us",
@@ -70,6 +72,8 @@ class WorkerPool:
         self.metas: dict[str, bytes] = {}  # ready-made metadata of plain invocations, by invoked ARN
         self.service_ns = -1  # how long a worker is busy with one warm invocation, smoothed; -1: not known
         self.init_us = -1  # of the last worker that became ready; -1: not seen yet
+        self._growth = 1  # how many workers to ask for when patience is over
+        self._grow_at = 0  # not again before
         self.patience_armed = False  # a timer will look at the queue again
 
     def note_service(self, nanoseconds: int) -> None:
@@ -88,14 +92,18 @@ class WorkerPool:
             return 0
         active = self.busy + len(self.lends)
         expected = self.service_ns * len(waiting)
-        if (
-            self.one_shot
-            or self.service_ns < 0
-            or expected > PATIENCE_NS * active
-            or now - waiting[0].admitted_ns >= PATIENCE_NS
-        ):
+        if self.one_shot or self.service_ns < 0 or expected > PATIENCE_NS * active:
             return uncovered
-        return min(uncovered, max(0, EAGER_WORKERS - active))
+        if now - waiting[0].admitted_ns < PATIENCE_NS:
+            self._growth = 1
+            return min(uncovered, max(0, EAGER_WORKERS - active))
+        # Slower than it was, or this host was busy for a moment: grow, and faster the longer it lasts.
+        if now < self._grow_at:
+            return 0
+        wanted = min(uncovered, self._growth)
+        self._growth *= 2
+        self._grow_at = now + PATIENCE_NS
+        return wanted
 
     def empty(self) -> bool:
         """Nothing of this pool is left here."""

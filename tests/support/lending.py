@@ -103,6 +103,7 @@ class Lender:
             return
         self.loop.remove_reader(worker.pidfd)
         status = worker.wait()
+        worker.close()
         if self.dispatcher is not None:
             kind = "exit" if status >= 0 else "signal"
             if status == -signal.SIGKILL and self.isolation_oom:
