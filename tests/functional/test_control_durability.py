@@ -43,19 +43,21 @@ while True:
 
 
 def run_until_killed(state: Path, first: int, seconds: float) -> list[tuple[str, str]]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY, str(state), str(first)],
         stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert process.stdout is not None
-    said = process.stdout.readline()
+    with process.stdout:
+        said = process.stdout.readline()
+        if said:
+            time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read()
+        process.wait()
     assert said.startswith(b"created"), said
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read()
-    process.wait()
-    process.stdout.close()
     lines = (said + rest).decode().splitlines()
     return [(event, name) for event, name in (line.split() for line in lines)]
 
