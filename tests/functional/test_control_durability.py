@@ -75,7 +75,10 @@ def test_kill_at_random_moments_loses_nothing_acknowledged(tmp_path: Path) -> No
     with ControlHarness(state) as control:
         views = control.call(lambda: dict(control.door.views))
         names = {name for _, name in views}
-        assert created - deleted <= names
+        # A deletion may have been done and not yet acknowledged when the process died: the last one of a round.
+        gone = created - deleted - names
+        assert len(gone) <= 4
+        assert all(int(name[1:]) % 3 == 0 and name in changed for name in gone)
         assert not (names & deleted)
         # What is there beyond that was under way when the process died, at most one in each round.
         assert len(names - created) <= 4
