@@ -37,7 +37,7 @@ class Name(enum.StrEnum):
         ([decimal.Decimal("NaN"), decimal.Decimal("Infinity")], "[NaN, Infinity]"),
         (OrderedDict(a=1), '{"a": 1}'),
         (Name.A, '"x"'),
-        ({1: 2, None: 3, 1.5: 2}, '{"1": 1, "null": 3, "1.5": 2}'),
+        ({1: 2, None: 3, 1.5: 2}, '{"1": 2, "null": 3, "1.5": 2}'),
     ],
 )
 def test_written(value: object, expected: str) -> None:

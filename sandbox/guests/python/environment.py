@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 Document = Mapping[str, object]
 
+RUNTIME_DIR = "/var/runtime"
+
 _DEFAULTS = {
     "LANG": "en_US.UTF-8",
     "LC_CTYPE": "C.UTF-8",
@@ -49,9 +51,8 @@ _ONE_THREAD = dict.fromkeys(
 
 
 def build(document: Document) -> dict[str, str]:
-    """Later groups win: Lambda's defaults, the user's variables, what nobody may change."""
-    variables = dict(_DEFAULTS)
-    variables["PWD"] = str(document["task_root"])
+    """All variables of a function that `prepare` has not set already: the user's, then what nobody may change."""
+    variables = {"PWD": str(document["task_root"])}
     user = document.get("env")
     if isinstance(user, dict):
         for name, value in user.items():
@@ -60,8 +61,8 @@ def build(document: Document) -> dict[str, str]:
         value = document.get(key)
         if value:
             variables[name] = str(value)
-    variables["LAMBDA_RUNTIME_DIR"] = "/var/runtime"
     variables["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{document['runtime']}"
+    variables["LAMBDA_RUNTIME_DIR"] = RUNTIME_DIR
     if variables.get("AWS_LAMBDA_LOG_FORMAT", "").upper() != "JSON":
         variables.pop("AWS_LAMBDA_LOG_FORMAT", None)
     variables.update(of_instance(document))
@@ -100,11 +101,11 @@ def prepare() -> None:
 
 
 def install(variables: Mapping[str, str]) -> None:
-    """Makes os.environ, and with it the C environment and the time zone, what `variables` says."""
+    """Puts them into os.environ, and with it into the C environment and the time zone. What is there already stays."""
+    environ = os.environ
     for name, value in variables.items():
-        if _DEFAULTS.get(name) != value:
-            os.environ[name] = value
-    if variables["TZ"] != _DEFAULTS["TZ"]:
+        environ[name] = value
+    if "TZ" in variables:
         time.tzset()
 
 

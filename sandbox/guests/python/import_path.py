@@ -7,6 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 
 TASK_ROOT = "/var/task"
 RUNTIME_LAYER = "/var/runtime"
@@ -31,6 +40,13 @@ class ImportPath:
         loaded = {name.partition(".")[0] for name in sys.modules}
         self._may_be_shadowed = frozenset(loaded - self._always_loaded)
         sys.path[:] = [TASK_ROOT, *LAYERS, *self._standard_library, RUNTIME_LAYER]
+        # Python would first find out that the folder is no zip archive, in code that nothing else needs.
+        sys.path_importer_cache[TASK_ROOT] = FileFinder(
+            TASK_ROOT,
+            (ExtensionFileLoader, EXTENSION_SUFFIXES),
+            (SourceFileLoader, SOURCE_SUFFIXES),
+            (SourcelessFileLoader, BYTECODE_SUFFIXES),
+        )
 
     def install(self, task_root: str) -> None:
         """In the worker. PYTHONPATH is read from os.environ, because Python itself ran isolated (-I) and did not."""
