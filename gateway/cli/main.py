@@ -1,0 +1,252 @@
+"""The `forklight` command: its grammar, and the one place where errors become lines and exit statuses.
+
+Exit status: 0 done, 1 the operation failed (for `invoke`: also when the function failed), 2 wrong usage, 130 interrupted.
+Modules of commands are imported when they run: `forklight --help` costs a bare interpreter and argparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.cli.errors import CommandError
+
+INTERRUPTED = 130
+
+_DESCRIPTION = """\
+Functions on your own machine, behind AWS Lambda's API.
+
+  forklight serve                                    start a server
+  forklight deploy hello --handler index.handler     make or change a function
+  forklight invoke hello --payload '{"name": "you"}'
+  eval "$(forklight env)"                            for boto3, the AWS CLI and gRPC clients
+"""
+_EPILOG = """\
+Commands other than serve, env and doctor find their server by --state-dir; else by AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION; else by the default state directory: $FORKLIGHT_STATE_DIR,
+/var/lib/forklight for root, $XDG_STATE_HOME/forklight or ~/.local/state/forklight for others.
+Exit status: 0 done, 1 the operation or the function failed, 2 wrong usage.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry of the console script; returns the exit status."""
+    arguments = make_parser().parse_args(argv)
+    module, _, function = arguments.run.partition(":")
+    try:
+        return int(getattr(importlib.import_module(f"gateway.cli.{module}"), function)(arguments))
+    except CommandError as error:
+        from gateway.cli import output
+
+        output.fail(str(error))
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has left, as `| head` does. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="forklight",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_env(commands)
+    _add_deploy(commands)
+    _add_invoke(commands)
+    _add_list(commands)
+    _add_logs(commands)
+    _add_delete(commands)
+    _add_doctor(commands)
+    _add_runtimes(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"forklight {version('forklight')}")
+        except PackageNotFoundError:
+            print("forklight (not installed)")
+        parser.exit()
+
+
+Commands = Any  # argparse's type for it is private
+
+
+def _command(
+    commands: Commands, name: str, run: str, summary: str, details: str = ""
+) -> argparse.ArgumentParser:
+    """A command whose code is gateway.cli.MODULE:FUNCTION."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n{details}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--state-dir", metavar="DIR", help="the server's state directory")
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = _command(
+        commands, "serve", "host:serve", "run a server until SIGTERM or Ctrl-C",
+        "Prints `forklight ready http=... grpc=...` when it serves; its log goes to stderr.\n"
+        "On SIGTERM what runs may finish within the grace period; functions are there again at the next start.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add(
+        "--http",
+        metavar="ADDR",
+        default="127.0.0.1:8080",
+        help="Lambda HTTP API; port 0: a free one (%(default)s)",
+    )
+    add("--grpc", metavar="ADDR", default="127.0.0.1:8081", help="gRPC API; port 0: a free one (%(default)s)")
+    add("--doors", metavar="N", type=_positive, default=2, help="front-door processes (%(default)s)")
+    add(
+        "--auth",
+        choices=["required", "none"],
+        default="required",
+        help="none: on loopback addresses only (%(default)s)",
+    )
+    add("--tls-cert", metavar="FILE", help="certificate chain, PEM: both ports speak TLS")
+    add("--tls-key", metavar="FILE", help="private key, PEM")
+    add("--region", metavar="NAME", default="us-east-1", help="the server's own region (%(default)s)")
+    add("--concurrency", metavar="N", type=_positive, default=1000,
+        help="invocations at a time; more are throttled (%(default)s)")  # fmt: skip
+    add("--idle-timeout", metavar="S", type=_seconds, default=300.0,
+        help="seconds for which a worker without work is kept (%(default)g)")  # fmt: skip
+    add(
+        "--grace",
+        metavar="S",
+        type=_seconds,
+        default=30.0,
+        help="grace period of SIGTERM, seconds (%(default)g)",
+    )
+    add("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(%(default)s)")
+    add("--require-isolation", choices=["any", "full"], default="any",
+        help="full: do not start on a host that cannot enforce everything; see doctor (%(default)s)")  # fmt: skip
+
+
+def _add_env(commands: Commands) -> None:
+    parser = _command(
+        commands, "env", "host:env", "print the variables that clients need, as export lines",
+        'For boto3, the AWS CLI, curl and gRPC clients: eval "$(forklight env)"',
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _add_deploy(commands: Commands) -> None:
+    parser = _command(
+        commands, "deploy", "deploy:run", "make a function from a folder, or send what has changed of it",
+        "Returns when the function can be invoked. Files that a .forklightignore in the folder names (lines as in\n"
+        ".gitignore) stay out, and so do .git, __pycache__, *.pyc and .venv. Options that are not given leave an\n"
+        "existing function as it is.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="its contents become the code")
+    add("--handler", metavar="MODULE.FUNCTION", help="what to call; needed for a new function")
+    add("--name", help="name of the function (the folder's name)")
+    add(
+        "--runtime",
+        metavar="NAME",
+        help="python3.11 and so on; see runtimes (that of this command, or the newest)",
+    )
+    add("--memory", metavar="MB", type=int, help="memory; CPU time goes with it (128)")
+    add("--timeout", metavar="S", type=int, help="seconds that an invocation may take (3)")
+    add("--tmp", metavar="MB", type=int, help="size of /tmp (512)")
+    add("--env", metavar="KEY=VALUE", action="append",
+        help="environment variable; repeat it; given once, the function has these and no others")  # fmt: skip
+    add("--isolation", choices=["reuse", "tenant", "request"],
+        help="what a worker serves: one invocation after another, those of one tenant, exactly one (reuse)")  # fmt: skip
+    add("--snapshot", choices=["off", "on", "auto"],
+        help="fork workers from a process that has run the module code; auto: where that can be done (auto)")  # fmt: skip
+    add("--network", choices=["none", "host"], help="what a worker can reach (none)")
+    _add_json(parser)
+
+
+def _add_invoke(commands: Commands) -> None:
+    parser = _command(
+        commands, "invoke", "invoke:run", "run a function and print what it returns",
+        "The answer goes to stdout, the log (with --log) to stderr. Exit status 1 when the function failed.",
+    )  # fmt: skip
+    add = parser.add_argument
+    add("name", metavar="NAME", help="name or ARN")
+    add("--payload", metavar="JSON|@FILE|-", help="the event: JSON, a file, or standard input ({})")
+    add("--async", dest="asynchronous", action="store_true", help="queue the event and do not wait")
+    add("--log", action="store_true", help="print the end of the invocation's log")
+    add("--qualifier", metavar="NAME", help="version or alias")
+    add("--tenant", metavar="ID", help="whose call it is, for functions with isolation tenant")
+
+
+def _add_list(commands: Commands) -> None:
+    _add_json(_command(commands, "list", "functions:list_functions", "list the functions"))
+
+
+def _add_logs(commands: Commands) -> None:
+    parser = _command(commands, "logs", "logs:run", "print what a function has written")
+    add = parser.add_argument
+    add("name", metavar="NAME", help="name or ARN")
+    add("--follow", "-f", action="store_true", help="go on as more comes, until Ctrl-C")
+    add("--since", metavar="TIME", help="10m, 2h, 3d, or a time like 2026-01-31T12:00:00Z (everything kept)")
+    add("--json", action="store_true", help="print one JSON object per event")
+
+
+def _add_delete(commands: Commands) -> None:
+    parser = _command(commands, "delete", "functions:delete", "delete functions", "Asks first on a terminal.")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="name or ARN")
+    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = _command(
+        commands, "doctor", "host:doctor", "say what can and cannot be isolated here",
+        "Asks the running server; without one, makes one sandbox for a trial as the present user.\n"
+        "Exit status 1 when functions cannot be isolated at all.",
+    )  # fmt: skip
+    _add_json(parser)
+
+
+def _add_runtimes(commands: Commands) -> None:
+    _add_json(_command(commands, "runtimes", "functions:runtimes", "list the runtimes of the server"))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds, not negative")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
