@@ -7,6 +7,7 @@ plain one. Peers take turns within each round; a figure is the median of the rou
 from __future__ import annotations
 
 import contextlib
+import os
 
 from benchmarks import ours, peers
 from benchmarks.guests import warm_workers
@@ -24,7 +25,7 @@ def measure(options: Options, connections: int) -> dict[str, list[Load]]:
         server = stack.enter_context(ours.serving())
         ours.deploy(server, "hello")
         front_workers = stack.enter_context(
-            warm_workers(ours.HELLO, "index.handler", 1 if connections == 1 else 2)
+            warm_workers(ours.HELLO, "index.handler", 1 if connections == 1 else os.cpu_count() or 1)
         )
         targets = {
             "forklight": (ours.port_of(server.http), ours.signer(server).invoke("hello", ours.BODY)),
