@@ -112,8 +112,7 @@ class InvokeCall:
         view = self._dispatcher.directory.resolve(region, name, qualifier)
         kind = headers.get(b"x-amz-invocation-type")
         invocation = Invocation(view, request.body or b"{}", self._request_id, nonce, arn, self.done)
-        if len(headers) > 3:  # host and two others: nothing of ours can be among them otherwise
-            self._read_headers(headers, invocation)
+        self._read_headers(headers, invocation)
         if view.isolation == "tenant":
             check_tenant(view, invocation.tenant_id)
         if kind is not None and kind != b"RequestResponse":

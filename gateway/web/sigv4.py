@@ -255,7 +255,9 @@ class Verifier:
         inner = _sha256(bytes(byte ^ 0x36 for byte in block))
         outer = _sha256(bytes(byte ^ 0x5C for byte in block))
         pairs = tuple((name, name + b":") for name in names)
-        return _Scope(Identity(access_key, region, service), date.encode(), scope, pairs, signed, inner, outer)
+        return _Scope(
+            Identity(access_key, region, service), date.encode(), scope, pairs, signed, inner, outer
+        )
 
     def _verify_presigned(
         self, method: bytes, target: Target, headers: dict[bytes, bytes], body: bytes

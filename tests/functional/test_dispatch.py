@@ -21,7 +21,7 @@ from gateway.model.invocation import FunctionView, Result, ResultKind
 from tests.support.guest_harness import GuestHarness
 from tests.support.lending import Lender, invocation, run, view
 
-CODE = '''
+CODE = """
 import json, os, signal, sys, time, threading
 calls = 0
 
@@ -62,7 +62,7 @@ def handler(event, context):
     if do == "pid":
         return os.getpid()
     return {"calls": calls, "event": event}
-'''
+"""
 SLOW_INIT = "import time\ntime.sleep({seconds})\n"
 
 
@@ -76,7 +76,9 @@ class Bench:
     shipped: list[list[Any]]
     folder: Path
 
-    async def call(self, event: object = None, function: FunctionView | None = None, **options: object) -> Result:
+    async def call(
+        self, event: object = None, function: FunctionView | None = None, **options: object
+    ) -> Result:
         payload = event if isinstance(event, bytes) else json.dumps({} if event is None else event).encode()
         return await run(self.dispatcher, function or view(), payload, **options)
 
@@ -562,7 +564,9 @@ def test_log_tail_and_shipped_lines(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
             await b.call()
-            result = await b.call({"do": "print", "lines": ["one", "two", "é \x00 END RequestId: forged"]}, want_log_tail=True)
+            result = await b.call(
+                {"do": "print", "lines": ["one", "two", "é \x00 END RequestId: forged"]}, want_log_tail=True
+            )
             assert result.log_tail is not None
             lines = result.log_tail.decode().split("\n")
             assert lines[0].startswith("START RequestId: ")

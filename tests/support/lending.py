@@ -95,7 +95,9 @@ class Lender:
     def _lent(self, worker_id: int, key: str, kind: str, ready: bool, fork_us: int) -> LentWorker:
         worker = self.workers[worker_id]
         channel, log_fd = os.dup(worker.channel.fileno()), os.dup(worker.log_fd)
-        return LentWorker(worker_id, key, "0" * 31 + "1", time.time(), kind, ready, 0, fork_us, channel, log_fd)
+        return LentWorker(
+            worker_id, key, "0" * 31 + "1", time.time(), kind, ready, 0, fork_us, channel, log_fd
+        )
 
     def _ended(self, worker_id: int) -> None:
         worker = self.workers.pop(worker_id, None)
@@ -108,9 +110,7 @@ class Lender:
             kind = "exit" if status >= 0 else "signal"
             if status == -signal.SIGKILL and self.isolation_oom:
                 kind = "oom"
-            self.dispatcher.died(
-                worker_id, {"kind": kind, "code": max(0, status), "signal": max(0, -status)}
-            )
+            self.dispatcher.died(worker_id, {"kind": kind, "code": max(0, status), "signal": max(0, -status)})
 
     def cancel(self, lend_id: int) -> None:
         self.calls.append(("cancel", lend_id))
@@ -152,7 +152,9 @@ class Lender:
             worker.close()
 
 
-async def run(dispatcher: Dispatcher, function: FunctionView, event: bytes = b"{}", **options: object) -> Result:
+async def run(
+    dispatcher: Dispatcher, function: FunctionView, event: bytes = b"{}", **options: object
+) -> Result:
     """One invocation, awaited."""
     done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
     dispatcher.invoke(invocation(function, event, done, **options))

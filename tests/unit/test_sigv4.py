@@ -150,7 +150,9 @@ def test_claimed_payload_hash_must_be_the_bodys(verifier: Verifier) -> None:
     assert MISMATCH in refusal(verifier, (method, target, headers, b"other")).message
 
 
-@pytest.mark.parametrize("what", ["method", "path", "query", "body", "header", "host", "date", "signature", "key"])
+@pytest.mark.parametrize(
+    "what", ["method", "path", "query", "body", "header", "host", "date", "signature", "key"]
+)
 def test_anything_changed_is_refused(verifier: Verifier, what: str) -> None:
     method, target, headers, body = signed("/p?a=1", headers={"X-Amz-Invocation-Type": "DryRun"})
     verify(verifier, (method, target, headers, body))
@@ -200,7 +202,10 @@ def test_keys_are_replaced_at_once(verifier: Verifier) -> None:
 
 def test_no_signature(verifier: Verifier) -> None:
     error = refusal(verifier, (b"GET", b"/p", {b"host": b"h"}, b""))
-    assert (error.code, error.message) == ("MissingAuthenticationTokenException", "Missing Authentication Token")
+    assert (error.code, error.message) == (
+        "MissingAuthenticationTokenException",
+        "Missing Authentication Token",
+    )
     bearer = {b"host": b"h", b"authorization": b"Bearer x"}
     assert refusal(verifier, (b"GET", b"/p", bearer, b"")).code == "MissingAuthenticationTokenException"
 
@@ -214,7 +219,10 @@ def test_no_signature(verifier: Verifier) -> None:
             "Authorization header requires 'SignedHeaders' parameter.",
         ),
         ("AWS4-HMAC-SHA256 Credential=a/b/c/d/e, SignedHeaders=host", "requires 'Signature' parameter"),
-        ("AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=0", "exactly 5 slash-delimited elements"),
+        (
+            "AWS4-HMAC-SHA256 Credential=a/b/c, SignedHeaders=host, Signature=0",
+            "exactly 5 slash-delimited elements",
+        ),
         ("AWS4-ECDSA-P256-SHA256 Credential=a", "Unsupported AWS 'algorithm'"),
         ("AWS4-HMAC-SHA256 Credential=a, Credential=b, SignedHeaders=host, Signature=0", "twice"),
     ],
@@ -287,7 +295,9 @@ def test_presigned(verifier: Verifier, path: str) -> None:
 
 
 def test_presigned_for_s3_style_unsigned_payload(verifier: Verifier) -> None:
-    parts = signed("/p", method="PUT", body=b"", signer=botocore.auth.S3SigV4QueryAuth, expires=60, service="lambda")
+    parts = signed(
+        "/p", method="PUT", body=b"", signer=botocore.auth.S3SigV4QueryAuth, expires=60, service="lambda"
+    )
     verify(verifier, (*parts[:3], b"whatever"))
 
 
@@ -324,7 +334,11 @@ def test_canonical_forms() -> None:
 
 def test_memory_of_scopes_is_bounded(verifier: Verifier) -> None:
     for number in range(5000):
-        parts = signed("/p", headers={f"X-Amz-H{number}": "1"}) if number % 500 == 0 else signed("/p", region=f"r-{number}")
+        parts = (
+            signed("/p", headers={f"X-Amz-H{number}": "1"})
+            if number % 500 == 0
+            else signed("/p", region=f"r-{number}")
+        )
         verify(verifier, parts)
     assert len(verifier._scopes) <= 4096
 
