@@ -23,6 +23,9 @@ HEAD = struct.Struct("<II")
 MAX_HEADER = 1024 * 1024
 MAX_BODY = 80 * 1024 * 1024
 _READ_BUFFER = 1024 * 1024
+# Bodies of requests under way, all doors together: five uploads of the largest size. Reading less from a door instead
+# would hold up the acknowledgements that the requests under way wait for.
+_MAX_HELD = 5 * MAX_BODY
 
 
 class DoorRequests(Protocol):
@@ -33,6 +36,9 @@ class DoorRequests(Protocol):
 
     async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:
         """An `api` or `call` request -> header (without `id`) and body."""
+
+    def busy(self, header: Message) -> tuple[Message, bytes]:
+        """The answer to a request for which there is no room."""
 
     def logs_received(self, body: bytes) -> None: ...
 
@@ -89,6 +95,7 @@ class Doors:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._seq = 0
+        self._held = 0  # bytes of requests under way
 
     async def start(self) -> None:
         """Listens with mode 0600: doors run as the same user. Raises OSError."""
@@ -149,6 +156,11 @@ class Doors:
     def _received(self, door: Door, header: Message, body: bytes) -> None:
         operation = header["op"]
         if operation in ("api", "call"):
+            if self._held + len(body) > _MAX_HELD:
+                answer, payload = self._requests.busy(header)
+                door.send({"id": header.get("id"), **answer}, payload)
+                return
+            self._held += len(body)
             self._spawn(self._answer(door, header, body))
         elif operation == "logs":
             self._requests.logs_received(body)
@@ -165,8 +177,11 @@ class Doors:
             raise ValueError(f"operation {operation!r}")
 
     async def _answer(self, door: Door, header: Message, body: bytes) -> None:
-        answer, payload = await self._requests.answer(header, body)
-        door.send({"id": header.get("id"), **answer}, payload)
+        try:
+            answer, payload = await self._requests.answer(header, body)
+            door.send({"id": header.get("id"), **answer}, payload)
+        finally:
+            self._held -= len(body)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)

@@ -23,6 +23,7 @@ from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
 from gateway.control.registry import Registry
 from gateway.control.supervisor_link import SupervisorLink
+from gateway.model.errors import ApiError, too_many_requests
 from gateway.settings import Settings
 from gateway.storage.code import CodeStore
 from gateway.storage.sqlite import SqliteMetadata
@@ -43,6 +44,9 @@ class Api(Protocol):
 
     async def call(self, header: Message, body: bytes) -> Message:
         """A `call` request -> {"result"} or {"error"}."""
+
+    def refuse(self, header: Message, error: ApiError) -> tuple[Message, bytes]:
+        """The answer to either, when it is an error from the start."""
 
 
 class ControlServer:
@@ -131,6 +135,9 @@ class ControlServer:
         if header["op"] == "call":
             return await self._api.call(header, body), b""
         return await self._api.handle(header, body)
+
+    def busy(self, header: Message) -> tuple[Message, bytes]:
+        return self._api.refuse(header, too_many_requests("CallerRateLimitExceeded"))
 
     def logs_received(self, body: bytes) -> None:
         self.logs.append(body)

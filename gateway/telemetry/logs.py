@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 # A reader goes through at most this much in one call, so that a page costs a bounded time.
 _SCAN_BYTES = 4 * 1024 * 1024
 _REPORT_EVERY_S = 60.0
+# A function with a worker for each request makes a stream for each: only so many (up to twice that) are kept in memory.
+_STREAMS = 2000
 
 _Row = tuple[str, int, bytes]  # stream, epoch ms, the line as stored
 
@@ -60,7 +62,10 @@ class Position:
 
 @dataclass(slots=True)
 class Group:
-    """One log group. `streams`: name -> [first event, last event, last arrival], epoch ms."""
+    """One log group. `streams`: name -> [first event, last event, last arrival], epoch ms, of the newest streams.
+
+    Streams from before a restart are known only after somebody asked for them: reading all groups would hold the start up.
+    """
 
     region: str
     name: str
@@ -70,6 +75,21 @@ class Group:
     size: int = 0  # of the segment being written
     stored: int = 0  # of all segments
     streams: dict[str, list[int]] = field(default_factory=dict)
+    scanned: bool = True
+
+    def saw(self, stream: str, timestamp: int, arrival: int) -> None:
+        times = self.streams.get(stream)
+        if times is None:
+            if len(self.streams) >= 2 * _STREAMS:
+                newest = sorted(self.streams.items(), key=lambda item: item[1][1])[-_STREAMS:]
+                self.streams = dict(newest)
+            self.streams[stream] = [timestamp, timestamp, arrival]
+            return
+        times[0], times[1], times[2] = (
+            min(times[0], timestamp),
+            max(times[1], timestamp),
+            max(times[2], arrival),
+        )
 
 
 class LogStore:
@@ -111,7 +131,9 @@ class LogStore:
             return self._groups.get((region, name))
 
     def streams(self, group: Group) -> dict[str, tuple[int, int, int]]:
-        """Stream -> first event, last event, last arrival."""
+        """The newest streams: name -> first event, last event, last arrival."""
+        if not group.scanned:
+            self._scan(group)
         with self._lock:
             return {name: (times[0], times[1], times[2]) for name, times in group.streams.items()}
 
@@ -199,8 +221,7 @@ class LogStore:
                 group.size += len(data)
                 group.stored += len(data)
                 for stream, timestamp, _ in part:
-                    times = group.streams.setdefault(stream, [timestamp, timestamp, now])
-                    times[0], times[1], times[2] = min(times[0], timestamp), max(times[1], timestamp), now
+                    group.saw(stream, timestamp, now)
 
     def _rotate(self, group: Group) -> None:
         group.segment += 1
@@ -259,22 +280,23 @@ class LogStore:
             self._groups[group.region, group.name] = group
 
     def _measure(self, group: Group) -> None:
-        for number in self._numbers(group):
+        numbers = list(self._numbers(group))
+        group.scanned = not numbers
+        for number in numbers:
             path = self._path(group, number)
-            size = _whole_lines(path)
+            size = _whole_lines(path) if number == numbers[-1] else path.stat().st_size
             group.segment, group.size = number, size
             group.stored += size
-        events, place = self.read(group, Position())
-        while True:
-            for event in events:
-                times = group.streams.setdefault(
-                    event.stream, [event.timestamp, event.timestamp, event.ingested]
-                )
-                times[0], times[1] = min(times[0], event.timestamp), max(times[1], event.timestamp)
-                times[2] = max(times[2], event.ingested)
-            if place is None:
-                return
+
+    def _scan(self, group: Group) -> None:
+        """What is on disk, merged with what has been written meanwhile."""
+        place: Position | None = Position()
+        while place is not None:
             events, place = self.read(group, place)
+            with self._lock:
+                for event in events:
+                    group.saw(event.stream, event.timestamp, event.ingested)
+        group.scanned = True
 
     def _numbers(self, group: Group) -> Iterator[int]:
         with contextlib.suppress(FileNotFoundError):

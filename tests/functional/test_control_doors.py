@@ -244,3 +244,15 @@ def test_a_large_package_does_not_stall_the_others(control: ControlHarness) -> N
         return worst
 
     assert control.run(measure()) < 0.5
+
+
+def test_too_many_large_requests_are_throttled_not_kept(
+    control: ControlHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.control.doors._MAX_HELD", 100)
+    status, headers, body = control.api("POST", "/2015-03-31/functions", b"x" * 200)
+    assert (status, headers["x-amzn-ErrorType"]) == (429, "TooManyRequestsException")
+    assert json.loads(body)["Reason"] == "CallerRateLimitExceeded"
+    answer = control.operation("CreateFunction", {}, b"x" * 200)
+    assert answer["error"]["status"] == 429
+    assert control.api("GET", "/2015-03-31/functions")[0] == 200

@@ -124,3 +124,15 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
         store.close()
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_streams_in_memory_are_bounded(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.telemetry.logs._STREAMS", 10)
+    for number in range(100):
+        store.append(lines(("g", f"s{number:03d}", number, "x")))
+    store.flush()
+    group = store.group("r", "g")
+    assert group is not None
+    names = sorted(store.streams(group))
+    assert 10 <= len(names) <= 20
+    assert names[-1] == "s099"

@@ -58,17 +58,11 @@ class ControlApi:
 
     async def handle(self, header: Message, body: bytes) -> tuple[Message, bytes]:
         """An HTTP request as a door passes it on -> {"status", "headers"} and body."""
-        request_id = str(header.get("request_id") or "")
         try:
             status, headers, answer = await self._dispatch(header, body)
         except Exception as error:
-            refusal = _as_api_error(error, header)
-            status = refusal.status
-            headers = {"Content-Type": JSON, "x-amzn-ErrorType": refusal.code, **refusal.headers}
-            # Logs speaks JSON 1.1, which names the error in the body.
-            answer = logs_error(refusal) if header.get("service") == "logs" else refusal.body()
-        if request_id:
-            headers["x-amzn-RequestId"] = request_id
+            return self.refuse(header, _as_api_error(error, header))
+        headers["x-amzn-RequestId"] = str(header.get("request_id") or "")
         return {"status": status, "headers": headers}, answer
 
     async def call(self, header: Message, body: bytes) -> Message:
@@ -81,8 +75,21 @@ class ControlApi:
             result = await self._lambda.call(str(header.get("region")), name, params, self._base_url({}))
             return {"result": result}
         except Exception as error:
-            refusal = _as_api_error(error, header)
-            return {"error": {"status": refusal.status, "code": refusal.code, "message": refusal.message}}
+            return self.refuse(header, _as_api_error(error, header))[0]
+
+    def refuse(self, header: Message, error: ApiError) -> tuple[Message, bytes]:
+        """An error as the answer to either kind of request."""
+        if header.get("op") == "call":
+            return {"error": {"status": error.status, "code": error.code, "message": error.message}}, b""
+        headers = {
+            "Content-Type": JSON,
+            "x-amzn-ErrorType": error.code,
+            "x-amzn-RequestId": str(header.get("request_id") or ""),
+            **error.headers,
+        }
+        # Logs speaks JSON 1.1, which names the error in the body.
+        body = logs_error(error) if header.get("service") == "logs" else error.body()
+        return {"status": error.status, "headers": headers}, body
 
     async def _dispatch(self, header: Message, body: bytes) -> tuple[int, dict[str, str], bytes]:
         request = Request(

@@ -27,6 +27,8 @@ Params = dict[str, Any]
 OURS = frozenset({"Forklight"})
 # Parsing a package's base64 takes a tenth of a second: above this size it leaves the loop's thread.
 _LARGE_BODY = 256 * 1024
+# A package of 50 MB takes some 200 MB of memory on its way from base64 to disk.
+_LARGE_AT_ONCE = 3
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class LambdaApi:
         self._server = server
         self._functions = server.functions
         self._model = model
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._handlers: dict[str, Callable[[Call], Awaitable[Params]]] = {
             "CreateFunction": self._create,
             "GetFunction": self._get,
@@ -80,11 +83,14 @@ class LambdaApi:
                 f"Request must be smaller than {quotas.MAX_REQUEST} bytes for the {operation.name} operation",
             )
         if len(request.body) > _LARGE_BODY:
-            params = await asyncio.to_thread(parse_input, operation, request, labels, query)
+            async with self._large:
+                params = await asyncio.to_thread(parse_input, operation, request, labels, query)
+                _check(operation, params)
+                result = await handler(Call(region, params, base_url))
         else:
             params = parse_input(operation, request, labels, query)
-        _check(operation, params)
-        result = await handler(Call(region, params, base_url))
+            _check(operation, params)
+            result = await handler(Call(region, params, base_url))
         # The newest model says 200 for DeleteFunction; AWS answers, and older clients expect, 204.
         if operation.name == "DeleteFunction":
             return 204, b""

@@ -101,8 +101,6 @@ class LogsApi:
     def _get_events(self, region: str, params: Params) -> Params:
         group = self._group(region, params)
         name = _required(params, "logStreamName")
-        if name not in self._store.streams(group):
-            raise ApiError("ResourceNotFoundException", "The specified log stream does not exist.")
         selection = _Selection.of({**params, "logStreamNames": [name]})
         limit = _limit(params, _MAX_EVENTS)
         token = params.get("nextToken")
@@ -112,6 +110,10 @@ class LogsApi:
         else:
             events, _ = _collect(self._store, group, Position(), selection, None)
             events, end = events[-limit:], _end(self._store, group)
+        if not events and not token and name not in self._store.streams(group):
+            raise ApiError(
+                "ResourceNotFoundException", "The specified log stream does not exist.", status=400
+            )
         return {
             "events": [_event_document(event) for event in events],
             # A reader is at the end when it gets the token that it sent.
