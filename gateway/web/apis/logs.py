@@ -9,7 +9,6 @@ import asyncio
 import base64
 import json
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.errors import ApiError
 from gateway.telemetry.logs import Group, LogEvent, LogStore, Position
+from gateway.web.apis.log_patterns import invalid, message_filter
 from gateway.web.apis.wire import Request, parse_document
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class _Selection:
             end=_number(params, "endTime", 1 << 62),
             streams=frozenset(map(str, names)) if isinstance(names, list) and names else None,
             prefix=_text(params, "logStreamNamePrefix"),
-            matches=_pattern(_text(params, "filterPattern")),
+            matches=message_filter(_text(params, "filterPattern")),
         )
 
     def wants(self, event: LogEvent) -> bool:
@@ -202,37 +202,6 @@ def _end(store: LogStore, group: Group) -> Position:
     return Position(group.segment, group.size)
 
 
-def _pattern(text: str) -> Callable[[str], bool]:
-    """CloudWatch's term patterns: all terms, ?any of these, -none of these, "with blanks", %regular expression%."""
-    text = text.strip()
-    if not text:
-        return lambda message: True
-    if text.startswith(("{", "[")):
-        raise _invalid("JSON and field patterns of filterPattern are not implemented; terms are.")
-    if len(text) > 2 and text.startswith("%") and text.endswith("%"):
-        try:
-            expression = re.compile(text[1:-1])
-        except re.error as error:
-            raise _invalid(f"filterPattern: {error}") from None
-        return lambda message: expression.search(message) is not None
-    try:
-        terms = shlex.split(text)
-    except ValueError as error:
-        raise _invalid(f"filterPattern: {error}") from None
-    optional = [term[1:] for term in terms if term.startswith("?") and len(term) > 1]
-    excluded = [term[1:] for term in terms if term.startswith("-") and len(term) > 1]
-    every = [term for term in terms if term[:1] not in ("?", "-")]
-
-    def matches(message: str) -> bool:
-        return (
-            all(term in message for term in every)
-            and (not optional or any(term in message for term in optional))
-            and not any(term in message for term in excluded)
-        )
-
-    return matches
-
-
 def _group_document(group: Group) -> Params:
     arn = f"arn:aws:logs:{group.region}:{ACCOUNT_ID}:log-group:{group.name}"
     return {
@@ -267,7 +236,7 @@ def _position(token: object) -> Position:
         return Position()
     match = re.fullmatch(r"[fb]/(\d{1,15})/(\d{1,15})", str(token))
     if match is None:
-        raise _invalid("The specified nextToken is invalid.")
+        raise invalid("The specified nextToken is invalid.")
     return Position(int(match[1]), int(match[2]))
 
 
@@ -282,20 +251,20 @@ def _decode_name(params: Params) -> str:
     try:
         return base64.urlsafe_b64decode(str(token)).decode()
     except ValueError:
-        raise _invalid("The specified nextToken is invalid.") from None
+        raise invalid("The specified nextToken is invalid.") from None
 
 
 def _text(params: Params, name: str) -> str:
     value = params.get(name)
     if value is not None and not isinstance(value, str):
-        raise _invalid(f"{name} is not a string.")
+        raise invalid(f"{name} is not a string.")
     return value or ""
 
 
 def _required(params: Params, name: str) -> str:
     value = _text(params, name)
     if not value:
-        raise _invalid(f"{name} is required.")
+        raise invalid(f"{name} is required.")
     return value
 
 
@@ -304,16 +273,12 @@ def _number(params: Params, name: str, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(f"{name} is not a number.")
+        raise invalid(f"{name} is not a number.")
     return int(value)
 
 
 def _limit(params: Params, most: int) -> int:
     limit = _number(params, "limit", most)
     if limit < 1:
-        raise _invalid("limit must be at least 1.")
+        raise invalid("limit must be at least 1.")
     return min(limit, most)
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError("InvalidParameterException", message, status=400)

@@ -1,0 +1,45 @@
+"""CloudWatch's filterPattern for text: terms, not the JSON and field forms."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+
+from gateway.model.errors import ApiError
+
+
+def invalid(message: str) -> ApiError:
+    """Logs' word for a bad request."""
+    return ApiError("InvalidParameterException", message, status=400)
+
+
+def message_filter(text: str) -> Callable[[str], bool]:
+    """All terms, ?any of these, -none of these, "with blanks", %regular expression%. Raises ApiError."""
+    text = text.strip()
+    if not text:
+        return lambda message: True
+    if text.startswith(("{", "[")):
+        raise invalid("JSON and field patterns of filterPattern are not implemented; terms are.")
+    if len(text) > 2 and text.startswith("%") and text.endswith("%"):
+        try:
+            expression = re.compile(text[1:-1])
+        except re.error as error:
+            raise invalid(f"filterPattern: {error}") from None
+        return lambda message: expression.search(message) is not None
+    try:
+        terms = shlex.split(text)
+    except ValueError as error:
+        raise invalid(f"filterPattern: {error}") from None
+    optional = [term[1:] for term in terms if term.startswith("?") and len(term) > 1]
+    excluded = [term[1:] for term in terms if term.startswith("-") and len(term) > 1]
+    every = [term for term in terms if term[:1] not in ("?", "-")]
+
+    def matches(message: str) -> bool:
+        return (
+            all(term in message for term in every)
+            and (not optional or any(term in message for term in optional))
+            and not any(term in message for term in excluded)
+        )
+
+    return matches
