@@ -16,7 +16,8 @@ def after_quick_fork() -> None:
     """In a worker forked without Python's at-fork steps: of what those do, this is what a process with one thread can notice."""
     random = sys.modules.get("random")
     if random is not None:
-        random.seed()
+        # What random.seed() does in the end; the way there through Python code would touch ten more pages.
+        super(random.Random, random._inst).seed()
     set_native_id = getattr(threading.main_thread(), "_set_native_id", None)
     if set_native_id is not None:
         set_native_id()

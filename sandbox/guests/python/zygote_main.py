@@ -21,6 +21,7 @@ from . import (
     snapshot_hooks,
     worker_loop,
 )
+from .allocator import fill_the_holes
 from .channel import Channel
 from .environment import Document
 from .fork_server import ForkServer
@@ -47,6 +48,7 @@ def main() -> None:
         sys.exit("a zygote's first message is hello")
     seccomp = binascii.a2b_base64(str(received[0].get("seccomp") or ""))
     gc.collect()
+    fill_the_holes()
     gc.freeze()
     role = ForkServer(control, seccomp, sandboxed=False).serve()
     if role is None:
