@@ -55,7 +55,7 @@ def bare_forks(count: int = 100, gap_s: float = 0.005) -> list[float]:
 def limits() -> dict[str, tuple[float, float]]:
     """Name -> (p50, p99) in microseconds."""
     measured = {
-        "bare fork of a Python process, first byte": bare_forks(),
-        "socket pair round trip between two Python processes": socketpair_round_trips(),
+        "bare fork of a Python process": bare_forks(),
+        "socket round trip between two Python processes": socketpair_round_trips(),
     }
     return {name: (percentile(times, 50), percentile(times, 99)) for name, times in measured.items()}

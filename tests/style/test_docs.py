@@ -27,12 +27,14 @@ def test_the_tour_names_every_file(project_root: Path) -> None:
 
 
 def commands() -> list[str]:
-    """The subcommands that `forklight --help` names."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "forklight"), "--help"], capture_output=True, text=True, timeout=30
-    )
-    match = re.search(r"\{([a-z,-]+)\}", done.stdout)
-    return match[1].split(",") if match else []
+    """The subcommands that `forklight --help` names: the indented list below "commands:"."""
+    program = Path(sys.executable).parent / "forklight"
+    text = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=30).stdout
+    return re.findall(r"^    ([a-z]+) +\S", text.partition("\ncommands:")[2], re.MULTILINE)
+
+
+def test_help_names_the_commands() -> None:
+    assert {"serve", "env", "deploy", "invoke", "list", "logs", "delete", "doctor"} <= set(commands())
 
 
 @pytest.mark.parametrize("command", commands())
