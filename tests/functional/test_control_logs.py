@@ -50,7 +50,7 @@ def test_filter_by_time_stream_and_terms(control: ControlHarness) -> None:
     assert len(messages(logs.filter_log_events(logGroupName=GROUP, logStreamNamePrefix="s2"))) == 2
     for pattern, count in (
         ("hello", 2), ("hello world", 1), ('"hello [ERROR]"', 1), ("hello -ERROR", 1), ("?START ?END", 2),
-        ("%^h.*o$%", 1), ("nothing", 0), ("", 4),
+        ("nothing", 0), ("", 4),
     ):  # fmt: skip
         found = messages(logs.filter_log_events(logGroupName=GROUP, filterPattern=pattern))
         assert len(found) == count, pattern
@@ -120,7 +120,7 @@ def test_groups_streams_and_events(control: ControlHarness) -> None:
         ("filter_log_events", {"logGroupName": "../../../etc/passwd"}, "ResourceNotFoundException"),
         ("filter_log_events", {"logGroupName": GROUP, "nextToken": "x"}, "InvalidParameterException"),
         ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"}, "InvalidParameterException"),
-        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "%(%"}, "InvalidParameterException"),
+        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "%(a+)+$%"}, "InvalidParameterException"),
         ("filter_log_events", {"logGroupName": GROUP, "limit": 0}, "InvalidParameterException"),
         ("get_log_events", {"logGroupName": GROUP, "logStreamName": "no"}, "ResourceNotFoundException"),
         ("create_log_group", {"logGroupName": "/new"}, "NotImplementedException"),

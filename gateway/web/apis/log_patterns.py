@@ -1,12 +1,13 @@
-"""CloudWatch's filterPattern for text: terms, not the JSON and field forms."""
+"""CloudWatch's filterPattern for text: terms, not the JSON, field and expression forms."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable
 
 from gateway.model.errors import ApiError
+
+_LONGEST = 1024  # characters, CloudWatch's own limit
 
 
 def invalid(message: str) -> ApiError:
@@ -15,18 +16,17 @@ def invalid(message: str) -> ApiError:
 
 
 def message_filter(text: str) -> Callable[[str], bool]:
-    """All terms, ?any of these, -none of these, "with blanks", %regular expression%. Raises ApiError."""
+    """All terms, ?any of these, -none of these, "with blanks". Raises ApiError."""
     text = text.strip()
     if not text:
         return lambda message: True
     if text.startswith(("{", "[")):
         raise invalid("JSON and field patterns of filterPattern are not implemented; terms are.")
     if len(text) > 2 and text.startswith("%") and text.endswith("%"):
-        try:
-            expression = re.compile(text[1:-1])
-        except re.error as error:
-            raise invalid(f"filterPattern: {error}") from None
-        return lambda message: expression.search(message) is not None
+        # Python's engine backtracks without limit: one hostile expression would hold up the whole control process.
+        raise invalid("Regular expressions in filterPattern are not implemented; terms are.")
+    if len(text) > _LONGEST:
+        raise invalid(f"filterPattern is longer than {_LONGEST} characters.")
     try:
         terms = shlex.split(text)
     except ValueError as error:
