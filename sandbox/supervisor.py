@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 
 from sandbox.errors import SandboxError
@@ -165,9 +166,8 @@ class Supervisor:
             why = "unavailable" if self._closing else "unknown"
             door.denied(lend_id, why, "no such function version here")
             return
-        now = self._loop.time()
-        pool.lent(now)
-        pool.waiting.append(LendRequest(door, lend_id, tenant, now))
+        pool.lent(self._loop.time())
+        pool.waiting.append(LendRequest(door, lend_id, tenant, time.monotonic()))
         self._pump(pool)
 
     def cancel(self, door: DoorPeer, lend_id: int) -> None:
@@ -224,12 +224,12 @@ class Supervisor:
             self._refill_soon(pool)
 
     def _serve(self, pool: VersionPool, request: LendRequest, worker: Worker) -> None:
-        now = self._loop.time()
         state = worker.state
         kind = {WorkerState.IDLE: "idle", WorkerState.SPARE: "spare"}.get(state, "fork")
         if state is WorkerState.STARTING:
             self._loop.remove_reader(worker.channel_fd)
-        fork_us = int((now - request.asked_at) * 1e6)
+        # Not the loop's time: that stands still within one turn and counts milliseconds.
+        fork_us = int((time.monotonic() - request.asked_at) * 1e6)
         request.door.lent(request.lend_id, worker, kind, fork_us)
         worker.become(WorkerState.LENT)
         worker.door = request.door
@@ -268,7 +268,7 @@ class Supervisor:
 
     def _at_limit(self, pool: VersionPool) -> None:
         """Nothing can be started: perhaps a door holds an idle worker of this function; else the caller is throttled."""
-        now = self._loop.time()
+        now = time.monotonic()
         others = len(self._doors) > 1
         for request in list(pool.waiting)[pool.starting :]:
             if others and not request.recalled:

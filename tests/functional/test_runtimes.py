@@ -1,0 +1,115 @@
+"""Every Python on the host is a runtime; network and snapshot hooks work in a real sandbox."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import urllib.request
+from typing import Any
+
+import pytest
+
+from tests.support.deploy import function, invoke
+from tests.support.server import Server
+
+
+def get(server: Server, path: str) -> Any:
+    """A signed GET of one of our own resources."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    request = AWSRequest("GET", server.url + path, headers={"host": server.http})
+    SigV4Auth(Credentials(server.access_key, server.secret_key), "lambda", server.region).add_auth(request)
+    with urllib.request.urlopen(
+        urllib.request.Request(request.url, headers=dict(request.headers)), timeout=10
+    ) as answer:
+        return json.load(answer)
+
+
+def test_each_installed_python_runs_functions(server: Server) -> None:
+    names = list(get(server, "/forklight/v1/runtimes")["runtimes"])
+    assert "python3.11" in names
+    client = server.client()
+    source = "import sys, sqlite3, ssl, ctypes\ndef handler(e, c):\n    return list(sys.version_info[:2])\n"
+    for name in names:
+        for snapshot in ("off", "on"):
+            with function(client, source, Runtime=name, snapshot=snapshot) as deployed:
+                answer, _ = invoke(client, deployed)
+            assert name == f"python{answer[0]}.{answer[1]}"
+
+
+def test_the_isolation_report_says_what_holds(server: Server) -> None:
+    report = get(server, "/forklight/v1/isolation")
+    assert report["overall"] in ("full", "degraded")
+    assert {"pid", "mnt", "net", "seccomp", "capabilities", "memory", "cpu", "pids"} <= set(report["features"])
+    for feature in report["features"].values():
+        assert feature["state"] in ("enforced", "degraded", "absent")
+        assert feature["state"] == "enforced" or feature["why"]
+
+
+def test_a_function_with_the_hosts_network_reaches_it_and_one_without_does_not(server: Server) -> None:
+    source = """
+import socket
+def handler(event, context):
+    try:
+        with socket.create_connection(("127.0.0.1", event), timeout=2) as sock:
+            return sock.recv(16).decode()
+    except OSError as error:
+        return type(error).__name__
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"reached")
+
+        thread = threading.Thread(target=answer_once, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        client = server.client()
+        with function(client, source) as closed:
+            assert invoke(client, closed, port)[0] == "ConnectionRefusedError"
+        with function(client, source, network="host") as opened:
+            assert invoke(client, opened, port)[0] == "reached"
+        thread.join(5)
+
+
+def test_snapshot_hooks_run_before_the_snapshot_and_in_every_worker(server: Server) -> None:
+    source = """
+from snapshot_restore_py import register_after_restore, register_before_snapshot
+order = []
+register_before_snapshot(order.append, "before")
+register_after_restore(order.append, "after")
+def handler(event, context):
+    return order
+"""
+    client = server.client()
+    with function(client, source, snapshot="on", isolation="request") as name:
+        assert [invoke(client, name)[0] for _ in range(3)] == [["before", "after"]] * 3
+
+
+@pytest.mark.parametrize("isolation", ["reuse", "request"])
+def test_boto3_is_there_without_being_bundled(server: Server, isolation: str) -> None:
+    source = """
+import boto3
+def handler(event, context):
+    return boto3.client("sts").meta.region_name
+"""
+    client = server.client()
+    with function(client, source, isolation=isolation, Timeout=60) as name:
+        assert invoke(client, name)[0] == server.region
+
+
+def test_a_users_own_modules_named_like_ours_are_the_users(server: Server) -> None:
+    source = """
+import cffi, gateway, orjson, sandbox
+def handler(event, context):
+    return [cffi.WHO, gateway.WHO, orjson.WHO, sandbox.WHO]
+"""
+    files = {f"{name}.py": f"WHO = 'my {name}'\n" for name in ("cffi", "gateway", "orjson", "sandbox")}
+    client = server.client()
+    with function(client, source, files=files) as name:
+        assert invoke(client, name)[0] == ["my cffi", "my gateway", "my orjson", "my sandbox"]
