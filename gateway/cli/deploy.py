@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gateway.cli import output
 from gateway.cli.client import FUNCTIONS, Client, function_path
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             did = _create(client, name, package, variables, arguments)
         else:
             did = _update(client, name, package, variables, arguments, known)
-        function = _wait(client, name)
+        function = _ready(client, name)
     finally:
         client.close()
     _report(name, did, function, arguments.json)
@@ -80,8 +81,8 @@ def _update(
     settings = {key: value for key, value in _settings(arguments).items() if tags.get(key) != value}
     if settings:
         arn = current["FunctionArn"]
-        client.json("POST", "/2017-03-31/tags/" + _quoted(arn), {"Tags": settings})
-        _wait(client, name)
+        client.json("POST", "/2017-03-31/tags/" + quote(arn, safe=""), {"Tags": settings})
+        _settled(client, name)
         did.append("settings changed")
     wanted = _configuration(arguments, variables)
     if arguments.handler:
@@ -91,7 +92,7 @@ def _update(
     changed = {key: value for key, value in wanted.items() if _shown(current, key) != value}
     if changed:
         client.json("PUT", function_path(name, "/configuration"), changed)
-        _wait(client, name)
+        _settled(client, name)
         did.append("configuration changed")
     if current.get("CodeSha256") != base64.b64encode(hashlib.sha256(package).digest()).decode():
         document = {"ZipFile": base64.b64encode(package).decode()}
@@ -100,8 +101,22 @@ def _update(
     return did or ["unchanged"]
 
 
-def _wait(client: Client, name: str) -> dict[str, Any]:
-    """The function once nothing is under way.  Raises CommandError if it failed or takes too long."""
+def _ready(client: Client, name: str) -> dict[str, Any]:
+    """The function once it can be invoked.  Raises CommandError if it cannot."""
+    function = _settled(client, name)
+    if function.get("State") == "Failed":
+        raise CommandError(
+            f"{name} was deployed but cannot run: {function.get('StateReason', 'no reason given')}"
+        )
+    if function.get("LastUpdateStatus") == "Failed":
+        raise CommandError(
+            f"{name}: the update failed: {function.get('LastUpdateStatusReason', 'no reason given')}"
+        )
+    return function
+
+
+def _settled(client: Client, name: str) -> dict[str, Any]:
+    """The function once nothing is under way, even if it failed.  Raises CommandError if that takes too long."""
     deadline = time.monotonic() + READY_LIMIT_S
     attempt = 0
     while True:
@@ -109,14 +124,6 @@ def _wait(client: Client, name: str) -> dict[str, Any]:
         function: dict[str, Any] = found["Configuration"]
         function["Tags"] = found.get("Tags") or {}
         state, update = function.get("State"), function.get("LastUpdateStatus")
-        if state == "Failed":
-            raise CommandError(
-                f"{name} was deployed but cannot run: {function.get('StateReason', 'no reason given')}"
-            )
-        if update == "Failed":
-            raise CommandError(
-                f"{name}: the update failed: {function.get('LastUpdateStatusReason', 'no reason given')}"
-            )
         if state != "Pending" and update != "InProgress":
             return function
         if time.monotonic() > deadline:
@@ -216,9 +223,3 @@ def _check_handler(folder: Path, handler: str) -> None:
     path = folder / module.replace(".", "/")
     if not path.with_name(path.name + ".py").is_file() and not path.is_dir():
         output.warn(f"--handler {handler}: there is no {module.replace('.', '/')}.py in {folder}")
-
-
-def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text, safe="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -18,6 +19,11 @@ from gateway.rpc.statuses import refuse, refuse_argument
 SERVICE = "forklight.v1.Functions"
 PLACEHOLDER_ROLE = "arn:aws:iam::123456789012:role/forklight"
 TAG_PREFIX = "forklight:"
+WRONG_REVISION = (
+    "The Revision Id provided does not match the latest Revision Id. "
+    "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+)
+SETTLE_POLL_S = 0.02
 MAX_PAGE = 50  # functions, as the Lambda API has it
 
 M = TypeVar("M", bound=Message)
@@ -69,49 +75,53 @@ class FunctionService:
         if tags:
             params["Tags"] = tags
         region = self._region_of(request.function_name)
-        result = await self._control.call(region, "CreateFunction", params, request.zip_file, True)
-        return _function(result, tags)
+        await self._control.call(region, "CreateFunction", params, request.zip_file, True)
+        return _function(await self._settled(region, request.function_name))
 
     async def _update(self, request: pb.UpdateFunctionRequest) -> pb.Function:
-        """Settings first, then configuration, then code, so that a refusal changes as little as can be."""
+        """Settings first, then configuration, then code: up to three operations, each when the one before is through."""
         region, name = self._region_of(request.function_name), request.function_name
-        before = await self._control.call(region, "GetFunction", {"FunctionName": name})
-        result: dict[str, Any] = before["Configuration"]
-        tags: dict[str, str] = dict(before.get("Tags") or {})
+        result = (await self._control.call(region, "GetFunction", {"FunctionName": name}))["Configuration"]
         guard = {"RevisionId": request.revision_id} if request.revision_id else {}
         if guard and result.get("RevisionId") != request.revision_id:
-            raise ApiError(
-                "PreconditionFailedException",
-                "The Revision Id provided does not match the latest Revision Id. "
-                "Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
-            )
-        changed = _setting_tags(request)
-        if changed:
-            arn = str(result["FunctionArn"])
-            await self._control.call(region, "TagResource", {"Resource": arn, "Tags": changed})
-            tags.update(changed)
-            guard = {}  # the revision may have moved with the settings, by us
+            raise ApiError("PreconditionFailedException", WRONG_REVISION)
+        tags = _setting_tags(request)
         configuration = _configuration(request)
         for member in ("runtime", "handler", "description"):
             if request.HasField(member):
                 configuration[member.capitalize()] = getattr(request, member)
+        if tags:
+            resource = {"Resource": result["FunctionArn"], "Tags": tags}
+            await self._control.call(region, "TagResource", resource)
+            result = await self._settled(region, name)
+            guard = {}  # the revision has moved, by us
         if configuration:
             params = {"FunctionName": name, **configuration, **guard}
-            result = await self._control.call(region, "UpdateFunctionConfiguration", params)
+            await self._control.call(region, "UpdateFunctionConfiguration", params)
+            result = await self._settled(region, name)
             guard = {}
         if request.HasField("zip_file"):
             params = {"FunctionName": name, **guard}
-            result = await self._control.call(region, "UpdateFunctionCode", params, request.zip_file, True)
-        elif changed and not configuration:
-            result = (await self._control.call(region, "GetFunction", {"FunctionName": name}))[
-                "Configuration"
-            ]
-        return _function(result, tags)
+            await self._control.call(region, "UpdateFunctionCode", params, request.zip_file, True)
+            result = await self._settled(region, name)
+        return _function(result)
+
+    async def _settled(self, region: str, name: str) -> dict[str, Any]:
+        """The function's configuration once no change is under way; the caller's deadline is the only limit."""
+        while True:
+            found = await self._control.call(region, "GetFunction", {"FunctionName": name})
+            configuration: dict[str, Any] = found["Configuration"]
+            if (
+                configuration.get("State") != "Pending"
+                and configuration.get("LastUpdateStatus") != "InProgress"
+            ):
+                return configuration
+            await asyncio.sleep(SETTLE_POLL_S)
 
     async def _get(self, request: pb.GetFunctionRequest) -> pb.Function:
         params = _named(request)
         result = await self._control.call(self._region_of(request.function_name), "GetFunction", params)
-        return _function(result["Configuration"], result.get("Tags") or {})
+        return _function(result["Configuration"])
 
     async def _list(self, request: pb.ListFunctionsRequest) -> pb.ListFunctionsResponse:
         if not 0 <= request.max_items <= MAX_PAGE:
@@ -120,19 +130,10 @@ class FunctionService:
         if request.marker:
             params["Marker"] = request.marker
         result = await self._control.call(self._region, "ListFunctions", params)
-        response = pb.ListFunctionsResponse(next_marker=result.get("NextMarker") or "")
-        for configuration in result.get("Functions") or ():
-            # The Lambda API lists no tags: one look-up each, and a function that has just gone is left out.
-            try:
-                found = await self._control.call(
-                    self._region, "GetFunction", {"FunctionName": configuration["FunctionName"]}
-                )
-            except ApiError as error:
-                if error.status == 404:
-                    continue
-                raise
-            response.functions.append(_function(found["Configuration"], found.get("Tags") or {}))
-        return response
+        return pb.ListFunctionsResponse(
+            functions=[_function(configuration) for configuration in result.get("Functions") or ()],
+            next_marker=result.get("NextMarker") or "",
+        )
 
     async def _delete(self, request: pb.DeleteFunctionRequest) -> pb.DeleteFunctionResponse:
         params = _named(request)
@@ -206,12 +207,8 @@ def _setting_tags(request: pb.CreateFunctionRequest | pb.UpdateFunctionRequest) 
     return tags
 
 
-# What a function has that was never told: as the server treats it.
-_UNSET = {"isolation": "reuse", "snapshot": "off", "network": "none"}
-
-
-def _function(configuration: Mapping[str, Any], tags: Mapping[str, str]) -> pb.Function:
-    """A Function message of a FunctionConfiguration structure and the function's tags."""
+def _function(configuration: Mapping[str, Any]) -> pb.Function:
+    """A Function message of a FunctionConfiguration structure, whose member Forklight has our settings."""
     function = pb.Function(
         function_name=configuration.get("FunctionName", ""),
         function_arn=configuration.get("FunctionArn", ""),
@@ -235,9 +232,9 @@ def _function(configuration: Mapping[str, Any], tags: Mapping[str, str]) -> pb.F
     if variables is not None:
         function.environment.SetInParent()
         function.environment.variables.update(variables)
+    settings = configuration.get("Forklight") or {}
     for field, enum in _SETTINGS:
-        value = tags.get(TAG_PREFIX + field) or _UNSET[field]
-        name = f"{field}_{value}".upper()
+        name = f"{field}_{settings.get(field.capitalize())}".upper()
         if name in enum.keys():  # noqa: SIM118 - an enum wrapper is not a mapping
             setattr(function, field, enum.Value(name))
     return function

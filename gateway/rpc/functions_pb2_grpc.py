@@ -65,14 +65,16 @@ class FunctionsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Create(self, request, context):
-        """The new function may still be `Pending` in the answer: see `state`.
+        """Returns when the function can be invoked or has failed to become ready: see `state`. A deadline that passes before
+        that ends the call, not the creation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Changes code, configuration, or both: first the configuration, then the code.
+        """Changes settings, configuration and code, in this order; returns when the changed function can be invoked, or its
+        former revision goes on serving: see `last_update_status`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

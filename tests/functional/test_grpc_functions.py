@@ -5,12 +5,18 @@ from __future__ import annotations
 import grpc
 
 from gateway.rpc import functions_pb2 as pb
+from tests.support.fake_door import FakeControl
 from tests.support.grpc_door import AUTHORIZED, door, refused, run
 
 CREATE = pb.CreateFunctionRequest(
     function_name="f", runtime="python3.11", handler="index.handler", zip_file=b"PK", timeout=7,
     isolation=pb.ISOLATION_TENANT, snapshot=pb.SNAPSHOT_AUTO, environment=pb.Environment(variables={"A": "1"}),
 )  # fmt: skip
+
+
+def changes(control: FakeControl) -> list[str]:
+    """The operations that were asked for, without the looks in between."""
+    return [operation for operation, _, _ in control.calls if operation != "GetFunction"]
 
 
 def test_create_sends_settings_as_tags() -> None:
@@ -43,7 +49,7 @@ def test_update_changes_only_what_is_set() -> None:
             changed = await it.functions.Update(
                 pb.UpdateFunctionRequest(function_name="f", handler="other.handler"), metadata=AUTHORIZED
             )
-            assert [call[0] for call in it.control.calls] == ["GetFunction", "UpdateFunctionConfiguration"]
+            assert changes(it.control) == ["UpdateFunctionConfiguration"]
             assert it.control.calls[1][1] == {"FunctionName": "f", "Handler": "other.handler"}
             assert (changed.handler, changed.timeout, changed.isolation) == (
                 "other.handler",
@@ -55,12 +61,8 @@ def test_update_changes_only_what_is_set() -> None:
                 function_name="f", zip_file=b"PK12", isolation=pb.ISOLATION_REQUEST, revision_id="r1"
             )
             changed = await it.functions.Update(request, metadata=AUTHORIZED)
-            assert [call[0] for call in it.control.calls] == [
-                "GetFunction",
-                "TagResource",
-                "UpdateFunctionCode",
-            ]
-            assert it.control.calls[2][2] == b"PK12"
+            assert changes(it.control) == ["TagResource", "UpdateFunctionCode"]
+            assert b"PK12" in [body for _, _, body in it.control.calls]
             assert (changed.code_size, changed.isolation) == (4, pb.ISOLATION_REQUEST)
             request.revision_id = "r0"
             error = await refused(it.functions.Update(request, metadata=AUTHORIZED))

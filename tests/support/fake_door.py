@@ -113,7 +113,7 @@ class FakeControl:
         assert zip_in_body == (operation in ("CreateFunction", "UpdateFunctionCode"))
         await asyncio.sleep(0)
         if operation == "ListFunctions":
-            return {"Functions": list(self.functions.values())}
+            return {"Functions": [self._described(name) for name in self.functions]}
         name = str(params.get("FunctionName") or str(params.get("Resource")).rpartition(":")[2])
         if operation == "CreateFunction":
             return self._create(region, name, params, body)
@@ -122,7 +122,7 @@ class FakeControl:
         function = self.functions[name]
         match operation:
             case "GetFunction":
-                return {"Configuration": function, "Tags": self.tags[name]}
+                return {"Configuration": self._described(name), "Tags": self.tags[name]}
             case "TagResource":
                 self.tags[name].update(params["Tags"])
             case "UpdateFunctionConfiguration":
@@ -131,7 +131,13 @@ class FakeControl:
                 function["CodeSize"] = len(body)
             case "DeleteFunction":
                 del self.functions[name]
-        return function
+                return {}
+        return self._described(name)
+
+    def _described(self, name: str) -> dict[str, Any]:
+        defaults = {"Isolation": "reuse", "Snapshot": "off", "Network": "none"}
+        tags = {key.partition(":")[2].capitalize(): value for key, value in self.tags[name].items()}
+        return {**self.functions[name], "Forklight": {**defaults, **tags}}
 
     def _create(self, region: str, name: str, params: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         if name in self.functions:
@@ -148,4 +154,4 @@ class FakeControl:
             "State": "Active",
             "Version": LATEST,
         }
-        return self.functions[name]
+        return self._described(name)
