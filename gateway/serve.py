@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import IO
 
@@ -104,7 +105,8 @@ class _Server:
                 return 0 if stop.is_set() else _not_ready("control")
             await self._start_doors(loop, supervisor, stop)
             if not stop.is_set():
-                print(f"forklight ready http={self._http} grpc={self._grpc}", flush=True)
+                sys.stdout.write(f"forklight ready http={self._http} grpc={self._grpc}\n")
+                sys.stdout.flush()
             await stop.wait()
             log.info("stopping: at most %.0f s for what runs", self._settings.grace_period_s)
             await self._drain()
@@ -127,12 +129,8 @@ class _Server:
             all_ready.append(ready)
             name = f"door-{index}"
 
-            def attach(
-                sock: socket.socket, name: str = name, ready: asyncio.Event = ready
-            ) -> None:
-                self._peers[name] = supervisor.add_door(
-                    sock, lambda http, grpc: ready.set(), lambda: None
-                )
+            def attach(sock: socket.socket, name: str = name, ready: asyncio.Event = ready) -> None:
+                self._peers[name] = supervisor.add_door(sock, lambda http, grpc: ready.set(), lambda: None)
 
             door = Child(name, "door", {**self._child_config, "index": index}, loop, attach)
             self._doors.append(door)
@@ -185,7 +183,7 @@ def _open_state_dir(state_dir: Path) -> IO[str]:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("run", "sandboxes"):
             (state_dir / name).mkdir(mode=0o700, exist_ok=True)
-        lock = open(state_dir / "lock", "a+", encoding="ascii")
+        lock = open(state_dir / "lock", "a+", encoding="ascii")  # noqa: SIM115 - the caller holds it
     except OSError as error:
         raise StartError(f"state directory {state_dir}: {error.strerror}") from error
     try:

@@ -67,9 +67,7 @@ class SupervisorClient:
     def lost(self) -> bool:
         return self._link.closed
 
-    def lend(
-        self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]
-    ) -> int:
+    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int:
         self._next_id += 1
         lend_id = self._next_id
         self._waiting[lend_id] = on_lent

@@ -95,9 +95,7 @@ class DoorPeer:
         elif op == "inited":
             supervisor.initialised(self, cast(int, message["worker"]))
         elif op == "ready":
-            self._on_ready(
-                cast("str | None", message.get("http")), cast("str | None", message.get("grpc"))
-            )
+            self._on_ready(cast("str | None", message.get("http")), cast("str | None", message.get("grpc")))
 
     def _closed(self) -> None:
         self._supervisor.door_gone(self)

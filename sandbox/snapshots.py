@@ -140,7 +140,9 @@ class Snapshots:
         if message.get("op") == "init_failed":
             error = message.get("error")
             self._fail(
-                pool, "the module failed to initialise", error if isinstance(error, dict) else None,
+                pool,
+                "the module failed to initialise",
+                error if isinstance(error, dict) else None,
                 self._log_of(zygote),
             )
         elif message.get("op") == "ready":

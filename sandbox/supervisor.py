@@ -68,9 +68,7 @@ class Supervisor:
         self._shells = ShellPool(host, loop, spare_shells)
         self._zygotes = RuntimeZygotes(host, loop)
         self._snapshots = Snapshots(host, loop, self._shells, self._zygotes, self._snapshot_settled)
-        self._forker = Forker(
-            host, loop, self._zygotes, self._forked, self._fork_failed, itertools.count(1)
-        )
+        self._forker = Forker(host, loop, self._zygotes, self._forked, self._fork_failed, itertools.count(1))
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
@@ -95,7 +93,7 @@ class Supervisor:
         self._shells.close()
         deadline = self._loop.time() + 10.0
         while (self._workers or self._shells.live) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a sum over many deaths, once in a life
         for door in list(self._doors):
             door.close()
         if self._control is not None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from sandbox.worker_state import WorkerState
 
 if TYPE_CHECKING:
-    from sandbox.peers import DoorPeer
     from sandbox.function_zygote import FunctionZygote
+    from sandbox.peers import DoorPeer
     from sandbox.spec import Spec
     from sandbox.worker import Worker
 

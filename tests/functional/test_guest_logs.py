@@ -121,6 +121,13 @@ def test_log_level(function: Function) -> None:
     assert worker.log().endswith("\tfine\n")
 
 
+def test_errors_are_logged_even_when_stdout_is_closed(function: Function) -> None:
+    worker = function("import sys\ndef handler(e, c):\n    sys.stdout.close()\n    raise KeyError('k')")
+    for _ in range(2):
+        worker.invoke(b"{}")
+        assert worker.log().startswith("[ERROR] ")
+
+
 def test_a_user_who_replaces_stdout_still_gets_an_answer(function: Function) -> None:
     worker = function(
         "import sys\ndef handler(e, c):\n    sys.stdout.close()\n    sys.stderr = None\n    return 1"

@@ -18,6 +18,7 @@ from tests.support.guest_harness import (
     document,
     interpreters,
 )
+from tests.support.leaks import Census
 
 __all__ = ["function", "harness", "runtime_zygote"]
 
@@ -234,6 +235,14 @@ def test_a_zygote_keeps_nothing_of_its_workers(harness: GuestHarness) -> None:
     with pytest.raises(OSError):
         harness.fork(rlimits={"WHAT": 1})
     assert held() == before == (["0", "1", "2", "3"], [str(harness.pid)])
+
+
+def test_nothing_is_left_when_the_harness_closes(leak_check: Census, tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text("import os\nif not os.fork(): os._exit(0)\ndef h(e, c): return 1")
+    with GuestHarness.start(sorted(interpreters())[0]) as harness:
+        harness.fork_zygote(document(tmp_path, "m.h"))
+        for _ in range(5):
+            harness.start_worker(document(tmp_path, "m.h")).invoke(b"{}")
 
 
 @pytest.mark.parametrize("runtime", sorted(interpreters()))

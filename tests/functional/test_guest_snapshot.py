@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 import textwrap
 from pathlib import Path
 
@@ -131,6 +134,39 @@ def test_threads_of_numeric_libraries_are_held_back_during_init(
     worker = zygote_of(harness, tmp_path, source).start_worker(document(tmp_path, "index.handler"))
     assert worker.invoke(b"{}").json == ["1", False]
     worker.close()
+
+
+def test_numpy_can_be_forked_and_draws_other_numbers_in_each_worker(
+    harness: GuestHarness, tmp_path: Path
+) -> None:
+    numpy = importlib.util.find_spec("numpy")
+    if numpy is None or numpy.origin is None or harness.runtime != f"python3.{sys.version_info.minor}":
+        pytest.skip("numpy is not installed for this Python")
+    if not os.access(numpy.origin, os.R_OK):
+        pytest.skip("numpy is installed where this user cannot read it")
+    source = """
+        import numpy, random
+        numpy.random.seed(1)
+        def handler(e, c): return [float(numpy.random.random()), random.random(), float(numpy.ones((9, 9)).dot(numpy.ones(9))[0])]
+    """
+    (tmp_path / "index.py").write_text(textwrap.dedent(source))
+    init = document(
+        tmp_path,
+        "index.handler",
+        env={"PYTHONPATH": str(Path(numpy.origin).parent.parent)},
+        runtime=harness.runtime,
+    )
+    zygote = harness.fork_zygote(init)
+    assert zygote.state["op"] == "ready", zygote.state
+    assert zygote.state["unforkable"] == []
+    seen = []
+    for _ in range(3):
+        worker = zygote.start_worker(init)
+        seen.append(worker.invoke(b"{}").json)
+        worker.close()
+    drawn, drawn_too, nine = zip(*seen, strict=True)
+    assert len(set(drawn)) == len(set(drawn_too)) == 3
+    assert set(nine) == {9.0}
 
 
 def test_restored_workers_hold_four_descriptors_and_no_state_of_each_other(

@@ -23,7 +23,8 @@ def client(server: Server) -> Any:
 
 
 @pytest.mark.parametrize(
-    "event", [{}, {"a": [1, 2.5, None, True]}, "text", 0, None, [], {"snow": "☃ \U0001f600"}, {"k": "x" * 300_000}]
+    "event",
+    [{}, {"a": [1, 2.5, None, True]}, "text", 0, None, [], {"snow": "☃ \U0001f600"}, {"k": "x" * 300_000}],
 )
 def test_an_event_goes_in_and_the_answer_comes_back(client: Any, echo: str, event: Any) -> None:
     answer, response = invoke(client, echo, event)
@@ -282,5 +283,7 @@ def handler(event, context):
 """
     with function(client, source, snapshot="auto") as name:
         assert invoke(client, name)[0] == 2
-        tags = client.list_tags(Resource=client.get_function(FunctionName=name)["Configuration"]["FunctionArn"])
+        tags = client.list_tags(
+            Resource=client.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+        )
         assert tags["Tags"]["forklight:snapshot"] == "auto"

@@ -22,7 +22,11 @@ ECHO = "import time\ndef handler(event, context):\n    time.sleep(event or 0)\n 
 
 def create(client: Any, name: str) -> None:
     client.create_function(
-        FunctionName=name, Runtime="python3.11", Handler="index.handler", Role=ROLE, Timeout=30,
+        FunctionName=name,
+        Runtime="python3.11",
+        Handler="index.handler",
+        Role=ROLE,
+        Timeout=30,
         Code={"ZipFile": zip_of({"index.py": ECHO})},
     )
 

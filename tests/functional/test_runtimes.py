@@ -43,7 +43,9 @@ def test_each_installed_python_runs_functions(server: Server) -> None:
 def test_the_isolation_report_says_what_holds(server: Server) -> None:
     report = get(server, "/forklight/v1/isolation")
     assert report["overall"] in ("full", "degraded")
-    assert {"pid", "mnt", "net", "seccomp", "capabilities", "memory", "cpu", "pids"} <= set(report["features"])
+    assert {"pid", "mnt", "net", "seccomp", "capabilities", "memory", "cpu", "pids"} <= set(
+        report["features"]
+    )
     for feature in report["features"].values():
         assert feature["state"] in ("enforced", "degraded", "absent")
         assert feature["state"] == "enforced" or feature["why"]

@@ -12,7 +12,7 @@ from tests.support.deploy import function, invoke
 from tests.support.server import Server
 
 PROBE = '''
-import ctypes, errno, json, os, socket
+import ctypes, errno, json, os, resource, socket
 
 def attempt(action):
     """None when it worked, else the name of the error."""
@@ -62,7 +62,7 @@ def handler(event, context):
         "packet_socket": attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
         "connect": attempt(lambda: connect(*event["server"])) if event.get("server") else None,
         "host_file": attempt(lambda: open(event["host_file"])),
-        "rlimits": {name: __import__("resource").getrlimit(getattr(__import__("resource"), name)) for name in ("RLIMIT_NOFILE", "RLIMIT_CORE")},
+        "rlimits": {name: resource.getrlimit(getattr(resource, name)) for name in ("RLIMIT_NOFILE", "RLIMIT_CORE")},
     }
 '''
 
@@ -110,7 +110,9 @@ def test_it_has_a_loopback_of_its_own_and_reaches_nothing(seen: Any) -> None:
 
 
 def test_it_cannot_write_anything_but_tmp(seen: Any) -> None:
-    assert all(error in ("EROFS", "EACCES", "EPERM", "ENOENT") for error in seen["write"].values()), seen["write"]
+    assert all(error in ("EROFS", "EACCES", "EPERM", "ENOENT") for error in seen["write"].values()), seen[
+        "write"
+    ]
     assert seen["tmp"] is None
 
 

@@ -24,7 +24,7 @@ async def _pair() -> tuple[MessageSocket, socket.socket, list[tuple[Message, lis
 
 async def _until(condition: object) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - any condition a test has
             await asyncio.sleep(0)
 
 

@@ -30,8 +30,17 @@ def spec(isolation: str = "reuse") -> Spec:
 
 def worker(number: int, state: WorkerState, tenant: str | None = None) -> Worker:
     return Worker(
-        worker_id=number, key="k", instance="0", born=0.0, shell=None, leaf=cast(Any, None),
-        channel_fd=-1, log_fd=-1, forked_at=0.0, state=state, tenant=tenant,
+        worker_id=number,
+        key="k",
+        instance="0",
+        born=0.0,
+        shell=None,
+        leaf=cast(Any, None),
+        channel_fd=-1,
+        log_fd=-1,
+        forked_at=0.0,
+        state=state,
+        tenant=tenant,
     )
 
 
@@ -99,8 +108,15 @@ def test_idle_workers_expire_one_by_one() -> None:
 @pytest.mark.parametrize("member", ["isolation", "snapshot", "network"])
 def test_a_spec_with_an_unknown_word_is_refused_by_name(member: str) -> None:
     message: dict[str, object] = {
-        "key": "k", "runtime": "python3.11", "code": "/code", "limits": {"memory_mb": 1, "tmp_mb": 1},
-        "network": "none", "isolation": "reuse", "snapshot": "off", "init": {}, member: "bogus",
+        "key": "k",
+        "runtime": "python3.11",
+        "code": "/code",
+        "limits": {"memory_mb": 1, "tmp_mb": 1},
+        "network": "none",
+        "isolation": "reuse",
+        "snapshot": "off",
+        "init": {},
+        member: "bogus",
     }
     with pytest.raises(ValueError, match=member):
         Spec.from_message(message)

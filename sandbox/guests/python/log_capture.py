@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -52,7 +53,18 @@ class LogSink:
     def log(self, message: str) -> None:
         """One event, whatever it holds."""
         text = message[:-1] if message.endswith("\n") else message
-        sys.stdout.write(text.replace("\n", "\r") + "\n")
+        line = text.replace("\n", "\r") + "\n"
+        try:
+            sys.stdout.write(line)
+        except Exception:  # the user has closed or replaced it
+            _write_directly(line)
+
+
+def _write_directly(line: str) -> None:
+    try:
+        os.write(1, line.encode("utf-8", "backslashreplace"))
+    except OSError:  # and closed the descriptor too: then there is no log
+        pass
 
 
 class LambdaLoggerHandler(logging.Handler):
@@ -119,6 +131,10 @@ class ErrorLog:
             level = "DEBUG" if level == "TRACE" else level
             if isinstance(logging.getLevelName(level), int):
                 logging.getLogger().setLevel(level)
+
+    def note(self, text: str) -> None:
+        """One line of the runtime's own."""
+        self._sink.log(text)
 
     def write(self, error: ErrorJson) -> None:
         if self._as_json:

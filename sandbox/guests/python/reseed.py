@@ -18,9 +18,8 @@ def after_quick_fork() -> None:
     if random is not None:
         # What random.seed() does in the end; the way there through Python code would touch ten more pages.
         super(random.Random, random._inst).seed()
-    set_native_id = getattr(threading.main_thread(), "_set_native_id", None)
-    if set_native_id is not None:
-        set_native_id()
+    # The attribute behind Thread.native_id; the id of a process's only thread is the process's.
+    threading._main_thread._native_id = os.getpid()  # type: ignore[attr-defined]
 
 
 def reseed() -> None:

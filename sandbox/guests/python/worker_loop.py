@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -85,9 +84,9 @@ def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, byte
         errors.write(report)
         return ERROR, _error_bytes(report)
     if len(payload) > faults.MAX_RESPONSE_BYTES:
-        sys.stderr.write(
+        errors.note(
             f"[ERROR] [{time.time_ns() // 1_000_000}] LAMBDA_RUNTIME Failed to post handler success response. "
-            "Http response code: 413.\n"
+            "Http response code: 413."
         )
         return ERROR, json.dumps(_TOO_LARGE).encode()
     return RESULT, payload
