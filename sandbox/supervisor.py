@@ -92,8 +92,9 @@ class Supervisor:
         self._zygotes.close()
         self._shells.close()
         deadline = self._loop.time() + 10.0
-        while (self._workers or self._shells.live) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - a sum over many deaths, once in a life
+        # A sum over many deaths, once in our life: not worth an event.
+        while (self._workers or self._shells.live) and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         for door in list(self._doors):
             door.close()
         if self._control is not None:

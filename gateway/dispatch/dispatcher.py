@@ -1,8 +1,8 @@
 """Runs invocations: finds or borrows a worker, sends the event, waits, accounts.  Everything happens on one loop.
 
 The warm path is synchronous from `invoke` to the write on the worker's channel, and again from the worker's answer
-to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  One ticker serves every limit:
-it runs only while this door has workers or waiting invocations.
+to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  limit_clock.py enforces the limits,
+accounting.py writes the log lines.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from functools import partial
 from typing import Any, Protocol
 
 from gateway.dispatch import outcomes
+from gateway.dispatch.accounting import Accounting, receipt_of
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.lent_worker import Worker
-from gateway.dispatch.log_shipper import LogShipper, log_tail
+from gateway.dispatch.limit_clock import LimitClock
+from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
-from gateway.dispatch.report_lines import Report, init_start_line
 from gateway.dispatch.worker_pool import PATIENCE_NS, Lend, WorkerPool
 from gateway.model.invocation import (
     MISSING_TENANT,
     Invocation,
-    Receipt,
     Result,
     ResultKind,
 )
@@ -32,13 +32,8 @@ from sandbox.client import Denied, LentWorker
 
 log = logging.getLogger("forklight.dispatch")
 
-TICK_NS = 50_000_000
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
-IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
-DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
-QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
 QUEUE_LENGTH = 10_000  # waiting invocations of one pool
-FLUSH_TICKS = 4  # logs are shipped every so many ticks
 UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
 _steady = time.monotonic_ns
@@ -77,15 +72,14 @@ class Dispatcher:
         self.directory = directory
         self.metrics = DoorMetrics()
         self.shipper = LogShipper(ship_logs)
+        self.accounting = Accounting(self.shipper)
         self.init_limit_ns = int(init_limit_s * 1e9)
         self.on_drain: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self._supervisor: Supervisor | None = None
-        self._pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
-        self._workers: dict[int, Worker] = {}
-        self._ticker: asyncio.TimerHandle | None = None
-        self._ticks = 0
-        self._second = 0
+        self.pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
+        self.workers: dict[int, Worker] = {}
+        self.clock = LimitClock(self)
         directory.on_key_gone = self.retire
 
     def attach(self, supervisor: Supervisor) -> None:
@@ -100,10 +94,10 @@ class Dispatcher:
         pool_key: object = view.key
         if view.isolation == "tenant":
             if not invocation.tenant_id:
-                self._refuse(invocation, ResultKind.UNAVAILABLE, MISSING_TENANT)
+                self.refuse(invocation, ResultKind.UNAVAILABLE, MISSING_TENANT)
                 return
             pool_key = (view.key, invocation.tenant_id)
-        pool = self._pools.get(pool_key)
+        pool = self.pools.get(pool_key)
         if pool is None:
             pool = self._add_pool(pool_key, invocation)
         now = _steady()
@@ -114,7 +108,7 @@ class Dispatcher:
             if worker.start(invocation, now):
                 pool.busy += 1
                 return
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
         self._queue(pool, invocation, now)
 
     def answered(
@@ -131,45 +125,19 @@ class Dispatcher:
         now = _steady()
         duration = now - worker.started_ns
         pool = worker.pool
-        cold = worker.cold
-        billed_ms = (duration + 999_999) // 1_000_000
         kind = ResultKind.OK
         error_message = ""
         if failed:
             kind, error_message = _classify(payload)
-        receipt = Receipt(
-            (worker.started_ns - invocation.admitted_ns) // 1000,
-            worker.fork_us if cold else 0,
-            worker.init_us if cold and worker.kind == "fork" else 0,
-            worker.init_us if cold else 0,
-            (handler_ns if handler_ns < duration else duration) // 1000,
-            billed_ms,
-            cpu_ns,
-            peak_kib,
-            cold,
-        )
-        pipe = worker.log
-        pipe.drain()
-        tail = None
-        if (
-            pipe.chunks
-            or cold
-            or invocation.want_log_tail
-            or worker.started_logged
-            or self.shipper.room_for_quiet()
-        ):
-            tail = self._log(
-                worker, invocation, duration, billed_ms, peak_kib, "error" if failed else "success"
-            )
-        else:
-            self.shipper.left_out(worker.stream)
+        receipt = receipt_of(worker, invocation, duration, handler_ns, cpu_ns, peak_kib)
+        tail = self.accounting.ended(worker, invocation, receipt, duration, "error" if failed else "success")
         invocation.holder = None
         worker.invocation = None
         worker.cold = False
         # The worker goes to whoever waits before the answer goes out: it can work while we write.
         if pool.one_shot or worker.doomed or pool.retired:
             pool.busy -= 1
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
             if pool.waiting:
                 self._ask(pool, now)
         elif pool.waiting:
@@ -180,8 +148,8 @@ class Dispatcher:
             worker.idle_since = now
             pool.idle.append(worker)
         invocation.on_done(Result(kind, payload, error_message, pool.view.version, tail, receipt))
-        pool.stats.ran(kind, duration, billed_ms)
-        if cold:
+        pool.stats.ran(kind, duration, receipt.billed_ms)
+        if receipt.cold:
             pool.stats.cold += 1
         else:
             pool.note_service(duration)
@@ -192,22 +160,22 @@ class Dispatcher:
         view = invocation.view
         tenant = invocation.tenant_id if view.isolation == "tenant" else None
         pool = WorkerPool(view, tenant, self.metrics.function(view.region, view.name))
-        self._pools[pool_key] = pool
+        self.pools[pool_key] = pool
         return pool
 
     def _queue(self, pool: WorkerPool, invocation: Invocation, now: int) -> None:
         if self._supervisor is None or self._supervisor.lost:
-            self._refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
+            self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
             return
         if len(pool.waiting) >= QUEUE_LENGTH:
-            self._refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
+            self.refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
             return
         invocation.holder = pool
         pool.waiting.append(invocation)
         if invocation.deadline_s is not None:
-            self.wake_at(now + int(invocation.deadline_s * 1e9), now)
+            self.clock.wake_at(now + int(invocation.deadline_s * 1e9), now)
         self._ask(pool, now)
-        self._start_ticker()
+        self.clock.start()
 
     def _ask(self, pool: WorkerPool, now: int) -> None:
         """Borrow as many workers as the queue justifies."""
@@ -239,16 +207,12 @@ class Dispatcher:
             self._denied(pool, answer, now)
             return
         worker = Worker(self, pool, answer, now)
-        self._workers[worker.id] = worker
+        self.workers[worker.id] = worker
         pool.workers += 1
         if worker.cold:
-            self.shipper.line(
-                worker.stream,
-                time.time_ns() // 1_000_000,
-                init_start_line(pool.view.runtime, pool.view.region),
-            )
+            self.accounting.started(worker)
         self._hand_over(pool, worker, now)
-        self._start_ticker()
+        self.clock.start()
 
     def _hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
         """A free worker: to the oldest waiting invocation, or to rest."""
@@ -259,11 +223,11 @@ class Dispatcher:
                 return
             pool.waiting.appendleft(invocation)
             invocation.holder = pool
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
             self._ask(pool, now)
             return
         if pool.retired:
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
             return
         worker.idle_since = now
         # One that has not served yet goes to the cold end: the others are warmer.
@@ -273,7 +237,7 @@ class Dispatcher:
         if denied.why == "concurrency":
             # Whoever is served by a worker that comes free is not refused; the newest has waited least.
             if len(pool.waiting) > len(pool.lends):
-                self._refuse(pool.waiting.pop(), ResultKind.THROTTLED, _throttle_reason(pool))
+                self.refuse(pool.waiting.pop(), ResultKind.THROTTLED, _throttle_reason(pool))
         elif pool.waiting:
             invocation = pool.waiting.popleft()
             if denied.why == "unknown" and self._try_newer(invocation):
@@ -281,7 +245,7 @@ class Dispatcher:
             elif denied.why == "init_failed":
                 self._init_denied(pool, invocation, denied)
             else:
-                self._refuse(invocation, ResultKind.UNAVAILABLE, denied.detail or UNSENT)
+                self.refuse(invocation, ResultKind.UNAVAILABLE, denied.detail or UNSENT)
         self._ask(pool, now)
 
     def _try_newer(self, invocation: Invocation) -> bool:
@@ -305,7 +269,8 @@ class Dispatcher:
             Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
         )
 
-    def _refuse(self, invocation: Invocation, kind: ResultKind, message: str) -> None:
+    def refuse(self, invocation: Invocation, kind: ResultKind, message: str) -> None:
+        """It ends without having run.  Not in any queue any more."""
         invocation.holder = None
         view = invocation.view
         self.metrics.function(view.region, view.name).refused(kind)
@@ -322,7 +287,7 @@ class Dispatcher:
         """It died between READY and the event: nothing ran, so another one gets it."""
         pool = worker.pool
         pool.busy -= 1
-        self._drop(worker, "release")
+        self.part_with(worker, "release")
         invocation.holder = pool
         pool.waiting.appendleft(invocation)
         self._ask(pool, _steady())
@@ -332,11 +297,11 @@ class Dispatcher:
         worker.doomed = True
         invocation = worker.invocation
         if invocation is None:
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
             return
         # The document names no request: on Lambda, too, it is the init that failed.
         self._end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", "Runtime.InitError")
-        self._drop(worker, "release")
+        self.part_with(worker, "release")
         self._ask(worker.pool, _steady())
 
     def setup_failed(self, worker: Worker, detail: bytes) -> None:
@@ -355,13 +320,20 @@ class Dispatcher:
             else:
                 error_type, payload = outcomes.worker_died(invocation.request_id, None)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
-        self._drop(worker, "kill", "protocol")
+        self.part_with(worker, "kill", "protocol")
         self._ask(pool, _steady())
+
+    def death_unexplained(self, worker: Worker, invocation: Invocation) -> None:
+        """Its channel ended and nobody said why: perhaps it lives and only closed its end."""
+        error_type, payload = outcomes.worker_died(invocation.request_id, None)
+        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+        self.part_with(worker, "kill", "protocol")
+        self._ask(worker.pool, _steady())
 
     def channel_ended(self, worker: Worker) -> None:
         """End of file: it died, or it closed its end.  The supervisor will say how, if it died."""
         if worker.invocation is None:
-            self._drop(worker, "release")
+            self.part_with(worker, "release")
             return
         worker.stop_reading()
         worker.doomed = True
@@ -369,7 +341,7 @@ class Dispatcher:
 
     def died(self, worker_id: int, outcome: dict[str, Any]) -> None:
         """The supervisor reaped a worker that we have."""
-        worker = self._workers.get(worker_id)
+        worker = self.workers.get(worker_id)
         if worker is None:
             return
         worker.doomed = True
@@ -383,8 +355,8 @@ class Dispatcher:
         if invocation is not None:
             error_type, payload = outcomes.worker_died(invocation.request_id, outcome)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
-        if worker_id in self._workers:
-            self._drop(worker, "gone")
+        if worker_id in self.workers:
+            self.part_with(worker, "gone")
         self._ask(worker.pool, _steady())
 
     # ---- ends ----------------------------------------------------------------------------------------------
@@ -394,18 +366,19 @@ class Dispatcher:
         holder = invocation.holder
         if isinstance(holder, WorkerPool):
             holder.waiting.remove(invocation)
-            self._refuse(invocation, ResultKind.CANCELLED, "cancelled by the caller")
-            self._cancel_surplus(holder)
+            self.refuse(invocation, ResultKind.CANCELLED, "cancelled by the caller")
+            self.cancel_surplus(holder)
         elif isinstance(holder, Worker) and holder.invocation is invocation:
             self._end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
-            self._drop(holder, "kill", "cancelled")
+            self.part_with(holder, "kill", "cancelled")
             self._ask(holder.pool, _steady())
 
-    def _cancel_surplus(self, pool: WorkerPool) -> None:
+    def cancel_surplus(self, pool: WorkerPool) -> None:
+        """Lends that nobody waits for any more."""
         while len(pool.lends) > len(pool.waiting) and self._supervisor is not None:
             self._supervisor.cancel(pool.lends.pop().id)
 
-    def _timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
+    def timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
         """At the deadline: answer first, then have it killed."""
         if not worker.ready:
             seconds = self.init_limit_ns / 1e9
@@ -421,7 +394,7 @@ class Dispatcher:
             payload = outcomes.timed_out(invocation.request_id, seconds)
             note = outcomes.timed_out_text(seconds)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
-        self._drop(worker, "kill", "timeout")
+        self.part_with(worker, "kill", "timeout")
         self._ask(worker.pool, now)
 
     def _lose(self, worker: Worker, how: str, message: str) -> None:
@@ -431,8 +404,8 @@ class Dispatcher:
         if invocation is not None:
             worker.invocation = None
             pool.busy -= 1
-            self._refuse(invocation, ResultKind.UNAVAILABLE, message)
-        self._drop(worker, how)
+            self.refuse(invocation, ResultKind.UNAVAILABLE, message)
+        self.part_with(worker, how)
         self._ask(pool, _steady())
 
     def _end(
@@ -446,40 +419,27 @@ class Dispatcher:
         note: str = "",
     ) -> None:
         """An invocation ends without an answer of the worker's own.  The caller drops the worker."""
-        now = _steady()
-        duration = now - worker.started_ns
-        billed_ms = (duration + 999_999) // 1_000_000
+        duration = _steady() - worker.started_ns
         pool = worker.pool
-        worker.log.drain()
-        tail = self._log(worker, invocation, duration, billed_ms, 0, status, error_type, note)
-        pool.stats.ran(kind, duration, billed_ms)
-        if worker.cold:
-            pool.stats.cold += 1
+        receipt = receipt_of(worker, invocation, duration, duration, 0, 0)
+        tail = self.accounting.ended(worker, invocation, receipt, duration, status, error_type, note)
+        pool.stats.ran(kind, duration, receipt.billed_ms)
+        pool.stats.cold += receipt.cold
         worker.invocation = None
+        worker.doomed = True
         invocation.holder = None
         pool.busy -= 1
-        worker.doomed = True
-        receipt = Receipt(
-            queue_us=(worker.started_ns - invocation.admitted_ns) // 1000,
-            fork_us=worker.fork_us if worker.cold else 0,
-            init_us=worker.init_us if worker.cold else 0,
-            handler_us=duration // 1000,
-            billed_ms=billed_ms,
-            cold=worker.cold,
-        )
         invocation.on_done(Result(kind, payload, "", pool.view.version, tail, receipt))
 
-    def _drop(self, worker: Worker, how: str, why: str = "") -> None:
+    def part_with(self, worker: Worker, how: str, why: str = "") -> None:
         """Part with a worker: how = "give_back" (healthy), "release" (used up), "kill" or "gone" (dead already)."""
-        if self._workers.pop(worker.id, None) is None:
+        if self.workers.pop(worker.id, None) is None:
             return
         pool = worker.pool
         pool.workers -= 1
         if worker in pool.idle:
             pool.idle.remove(worker)
-        worker.log.drain()
-        if worker.log.chunks:
-            self.shipper.add(worker.stream, None, None, worker.log.take(), 0)
+        self.accounting.parted(worker)
         worker.close()
         supervisor = self._supervisor
         if supervisor is None or how == "gone":
@@ -495,11 +455,11 @@ class Dispatcher:
 
     def recall(self, key: str, count: int) -> None:
         """Give back up to ``count`` idle workers of a key, the coldest first."""
-        for pool in list(self._pools.values()):
+        for pool in list(self.pools.values()):
             if pool.key != key:
                 continue
             while count > 0 and pool.idle:
-                self._drop(pool.idle[0], "give_back" if pool.idle[0].ready else "release")
+                self.part_with(pool.idle[0], "give_back" if pool.idle[0].ready else "release")
                 count -= 1
 
     def drain(self) -> None:
@@ -508,192 +468,56 @@ class Dispatcher:
 
     def lost(self) -> None:
         """The supervisor is gone, and its workers die with it."""
-        for pool in list(self._pools.values()):
+        for pool in list(self.pools.values()):
             pool.lends.clear()
             while pool.waiting:
-                self._refuse(pool.waiting.popleft(), ResultKind.UNAVAILABLE, UNSENT)
-        for worker in list(self._workers.values()):
+                self.refuse(pool.waiting.popleft(), ResultKind.UNAVAILABLE, UNSENT)
+        for worker in list(self.workers.values()):
             invocation = worker.invocation
             if invocation is not None:
                 worker.invocation = None
                 worker.pool.busy -= 1
-                self._refuse(invocation, ResultKind.UNAVAILABLE, GONE)
-            self._drop(worker, "gone")
+                self.refuse(invocation, ResultKind.UNAVAILABLE, GONE)
+            self.part_with(worker, "gone")
         self.shipper.flush()
         self.on_lost()
 
     def retire(self, key: str) -> None:
         """No function bears this key any more: keep none of its workers longer than their invocation."""
-        for pool_key, pool in list(self._pools.items()):
-            if pool.key == key:
-                pool.retired = True
-                del self._pools[pool_key]
-                for worker in list(pool.idle):
-                    self._drop(worker, "release")
+        for pool_key, pool in list(self.pools.items()):
+            if pool.key != key:
+                continue
+            pool.retired = True
+            del self.pools[pool_key]
+            for worker in list(pool.idle):
+                self.part_with(worker, "release")
+            waiting = list(pool.waiting)
+            pool.waiting.clear()
+            self.cancel_surplus(pool)
+            for invocation in waiting:
+                if not self._try_newer(invocation):
+                    self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
 
-    # ---- time ----------------------------------------------------------------------------------------------
+    # ---- for the clock and the server ----------------------------------------------------------------------
 
     @property
     def unfinished(self) -> int:
         """Invocations that run or wait."""
-        waiting = sum(len(pool.waiting) for pool in self._pools.values())
-        return waiting + sum(worker.invocation is not None for worker in self._workers.values())
-
-    @property
-    def lent_workers(self) -> int:
-        """Workers this door has."""
-        return len(self._workers)
+        waiting = sum(len(pool.waiting) for pool in self.pools.values())
+        return waiting + sum(worker.invocation is not None for worker in self.workers.values())
 
     def give_back_all(self) -> None:
         """Before the door exits."""
-        for worker in list(self._workers.values()):
+        for worker in list(self.workers.values()):
             if worker.invocation is None:
-                self._drop(worker, "give_back" if worker.ready else "release")
+                self.part_with(worker, "give_back" if worker.ready else "release")
 
-    def wake_at(self, when_ns: int, now: int) -> None:
-        """A limit nearer than the next tick needs its own timer."""
-        if when_ns - now < 2 * TICK_NS:
-            self.loop.call_later(max(0, when_ns - now) / 1e9 + 0.0005, self._check_limits, False)
-
-    def _start_ticker(self) -> None:
-        if self._ticker is None:
-            self._ticker = self.loop.call_later(TICK_NS / 1e9, self._tick)
-
-    def _tick(self) -> None:
-        self._ticker = None
-        now = _steady()
-        self._ticks += 1
-        if now // 1_000_000_000 != self._second:
-            self._second = now // 1_000_000_000
-            self.shipper.new_second()
-        earliest = self._check_limits(True)
-        if self._ticks % FLUSH_TICKS == 0:
-            self._ship_running()
-            self.shipper.flush()
-        for pool_key, pool in list(self._pools.items()):
+    def forget_empty_pools(self) -> bool:
+        """Whether anything is left."""
+        for pool_key, pool in list(self.pools.items()):
             if pool.empty():
-                del self._pools[pool_key]
-        if self._workers or self._pools:
-            wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
-            self._ticker = self.loop.call_later(wait / 1e9, self._tick)
-        else:
-            self.shipper.flush()
-
-    def _check_limits(self, housekeeping: bool) -> int:
-        """Enforce every limit that has passed; when the next one passes (steady ns)."""
-        now = _steady()
-        earliest = now + TICK_NS
-        for worker in list(self._workers.values()):
-            invocation = worker.invocation
-            if invocation is not None:
-                if worker.dead_since:
-                    if now - worker.dead_since > DEATH_NOTICE_NS:
-                        error_type, payload = outcomes.worker_died(invocation.request_id, None)
-                        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
-                        self._drop(worker, "kill", "protocol")
-                elif now >= worker.deadline_ns or (not worker.ready and now >= worker.init_deadline_ns):
-                    self._timed_out(worker, invocation, now)
-                elif worker.deadline_ns < earliest:
-                    earliest = worker.deadline_ns
-            elif now - worker.idle_since > IDLE_RETURN_NS and housekeeping:
-                if worker.ready:
-                    self._drop(worker, "give_back")
-                elif now >= worker.init_deadline_ns:
-                    self._drop(worker, "kill", "timeout")
-            if housekeeping:
-                worker.log.tick(now / 1e9)
-        for pool in self._pools.values():
-            if pool.waiting:
-                self._check_waiting(pool, now)
-        return earliest
-
-    def _check_waiting(self, pool: WorkerPool, now: int) -> None:
-        late = [
-            invocation
-            for invocation in pool.waiting
-            if now - invocation.admitted_ns >= QUEUE_LIMIT_NS
-            or (
-                invocation.deadline_s is not None
-                and now - invocation.admitted_ns >= invocation.deadline_s * 1e9
-            )
-        ]
-        for invocation in late:
-            pool.waiting.remove(invocation)
-            if now - invocation.admitted_ns >= QUEUE_LIMIT_NS:
-                self._refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
-            else:
-                self._refuse(
-                    invocation, ResultKind.DEADLINE, "the caller's deadline passed before a worker was free"
-                )
-        if late:
-            self._cancel_surplus(pool)
-
-    # ---- logs ----------------------------------------------------------------------------------------------
-
-    def _report(self, worker: Worker, invocation: Invocation) -> Report:
-        started_ms = worker.started_ms or time.time_ns() // 1_000_000
-        return Report(
-            invocation.request_id,
-            worker.pool.view.version,
-            started_ms,
-            started_ms,
-            0,
-            0,
-            worker.pool.view.memory_mb,
-            0,
-            None,
-            "",
-        )
-
-    def _log(
-        self,
-        worker: Worker,
-        invocation: Invocation,
-        duration_ns: int,
-        billed_ms: int,
-        peak_kib: int,
-        status: str,
-        error_type: str = "",
-        note: str = "",
-    ) -> bytes | None:
-        """Note the end of an invocation for the log; its tail when that is wanted."""
-        report = self._report(worker, invocation)
-        report.ended_ms = report.started_ms + duration_ns // 1_000_000
-        report.duration_ns = duration_ns
-        report.billed_ms = billed_ms
-        report.peak_kib = peak_kib
-        report.init_us = worker.init_us if worker.cold else None
-        report.status = status
-        report.error_type = error_type
-        report.note = note
-        pipe = worker.log
-        chunks = pipe.take()
-        start = None if worker.started_logged else report
-        self.shipper.add(worker.stream, start, report, chunks, pipe.dropped)
-        tail = None
-        if invocation.want_log_tail:
-            output = pipe.tail + b"".join([chunk for _, chunk in chunks])
-            tail = log_tail(report, output, worker.pool.view.log_format == "JSON")
-        pipe.dropped = 0
-        pipe.tail = b""
-        worker.started_logged = False
-        return tail
-
-    def _ship_running(self) -> None:
-        """Output of invocations that still run goes out as it comes."""
-        for worker in self._workers.values():
-            chunks = worker.log.chunks
-            if not chunks:
-                continue
-            invocation = worker.invocation
-            chunks = worker.log.take()
-            if invocation is None or not worker.sent:
-                self.shipper.add(worker.stream, None, None, chunks, 0)
-                continue
-            start = None if worker.started_logged else self._report(worker, invocation)
-            worker.started_logged = True
-            worker.log.tail = (worker.log.tail + b"".join([chunk for _, chunk in chunks]))[-4096:]
-            self.shipper.add(worker.stream, start, None, chunks, 0)
+                del self.pools[pool_key]
+        return bool(self.workers or self.pools)
 
 
 def _throttle_reason(pool: WorkerPool) -> str:

@@ -140,7 +140,7 @@ class Worker:
         else:
             limit = invocation.admitted_ns + int(invocation.deadline_s * 1e9)
             self.deadline_ns = min(now + self.timeout_ns, limit)
-            self._dispatcher.wake_at(self.deadline_ns, now)
+            self._dispatcher.clock.wake_at(self.deadline_ns, now)
         if invocation.client_context is None and invocation.trace_id is None and invocation.tenant_id is None:
             meta = pool.metas.get(invocation.invoked_arn)
             if meta is None:

@@ -7,6 +7,7 @@ the supervisor.  Order of stop: ports closed, running invocations finished withi
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,10 @@ class DoorServer(DirectorySink):
         async with asyncio.timeout(STATE_LIMIT_S):
             await self.control.synced.wait()
         await self._listen()
+        # What lives now lives for ever; a collection that looks through it costs milliseconds of everybody's latency.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
         self._beat()
         self._supervisor.ready(self.http, self.grpc)
         log.info("door %d serves http=%s grpc=%s", self._index, self.http, self.grpc)
@@ -180,7 +185,7 @@ class DoorServer(DirectorySink):
         dispatcher.shipper.flush()
         metrics = dispatcher.metrics
         metrics.gauges["forklight_door_connections"] = self.web.open_connections
-        metrics.gauges["forklight_door_workers"] = dispatcher.lent_workers
+        metrics.gauges["forklight_door_workers"] = len(dispatcher.workers)
         metrics.gauges["forklight_door_unfinished"] = dispatcher.unfinished
         metrics.counters["forklight_log_bytes_dropped_total"] = (
             dispatcher.shipper.dropped_bytes + self.control.dropped_log_bytes

@@ -164,6 +164,7 @@ class InvokeCall:
 
     def done(self, result: Result) -> None:
         """The dispatcher's answer."""
+        self._invocation = None  # it refers to this method: no cycle for the collector
         request = self._request
         kind = result.kind
         if kind is ResultKind.OK or kind is ResultKind.FUNCTION_ERROR:
