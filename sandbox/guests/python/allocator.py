@@ -1,8 +1,8 @@
 """One thing about Python's allocator that matters to whoever is forked.
 
-Small objects live in pools of one size class each, and a new object goes into a pool that has a free slot. After a start-up full of
-imports hundreds of pools have a few: a forked worker would scatter its objects over them, and copy a page of the zygote's memory for
-every few. If there are no free slots, its objects go side by side into pages that nobody shares.
+Small objects live in pools of one size class each, and a new object goes into a pool that has a free slot. After a start-up full
+of imports hundreds of pools have a few: a forked worker would scatter its objects over them, and copy a page of the zygote's
+memory for every few. If there are no free slots, its objects go side by side into pages that nobody shares.
 """
 
 from __future__ import annotations

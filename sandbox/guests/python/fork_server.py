@@ -41,12 +41,15 @@ _TREE = "tree:"
 
 
 class ForkServer:
-    """`control` is the zygote's control socket. Inside a sandbox (`sandboxed`) clone3 is forbidden and there is nothing to drop."""
+    """`control` is the zygote's control socket. Inside a sandbox (`sandboxed`) clone3 is forbidden and there is nothing to drop.
 
-    def __init__(self, control: _socket.socket, seccomp: bytes, sandboxed: bool) -> None:
+    Without `fork_hooks` the child has to call reseed.after_quick_fork()."""
+
+    def __init__(self, control: _socket.socket, seccomp: bytes, *, sandboxed: bool, fork_hooks: bool) -> None:
         self._control = control
         self._seccomp = seccomp
         self._sandboxed = sandboxed
+        self._fork_hooks = fork_hooks
 
     def serve(self) -> str | None:
         """Returns only in a forked child, with its role, or when the control socket is closed, with None."""
@@ -118,7 +121,7 @@ class ForkServer:
             seccomp=self._seccomp,
             legacy=self._sandboxed,
             control=role == "zygote",
-            hooks=self._sandboxed or role == "zygote",
+            hooks=self._fork_hooks,
         )
 
 

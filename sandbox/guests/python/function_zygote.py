@@ -13,6 +13,7 @@ import time
 from . import faults, function_init, log_capture, messages, reseed, snapshot_hooks, unforkable
 from .channel import Channel
 from .environment import Document
+from .fork_hooks import ForkHooks
 from .fork_server import ForkServer
 from .function_init import Function
 from .handler import Handler
@@ -33,6 +34,8 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
     document = received[0]["document"]
     assert isinstance(document, dict)
     started = time.perf_counter_ns()
+    fork_hooks = ForkHooks()
+    fork_hooks.install()
     try:
         function = _prepare(document, import_path, errors)
     except Exception as error:
@@ -49,8 +52,11 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
     gc.freeze()
     init_us = (time.perf_counter_ns() - started) // 1000
     messages.send(control, {"op": "ready", "init_us": init_us, "unforkable": obstacles})
-    if ForkServer(control, b"", sandboxed=True).serve() is None:
+    hooks = fork_hooks.needed()
+    if ForkServer(control, b"", sandboxed=True, fork_hooks=hooks).serve() is None:
         sys.exit(0)
+    if not hooks:
+        reseed.after_quick_fork()
     _restored(function, errors)
 
 

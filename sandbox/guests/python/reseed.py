@@ -10,20 +10,33 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+
+_generators: list[Random] = []
+
+
+def prepare() -> None:
+    """In the zygote: remembers the generator behind `random.random()`, which user code may shadow or replace by name."""
+    from random import _inst
+
+    _generators.append(_inst)
 
 
 def after_quick_fork() -> None:
     """In a worker forked without Python's at-fork steps: of what those do, this is what a process with one thread can notice."""
-    random = sys.modules.get("random")
-    if random is not None:
+    for generator in _generators:
         # What random.seed() does in the end; the way there through Python code would touch ten more pages.
-        super(random.Random, random._inst).seed()
+        super(type(generator), generator).seed()
     # The attribute behind Thread.native_id; the id of a process's only thread is the process's.
     threading._main_thread._native_id = os.getpid()  # type: ignore[attr-defined]
 
 
 def reseed() -> None:
-    """In a worker restored from a function zygote, whose at-fork steps have run."""
+    """In a worker restored from a function zygote: what the function may have loaded and at-fork steps do not know."""
     # Looked up, not imported: what the function has not loaded needs nothing.
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

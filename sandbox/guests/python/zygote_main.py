@@ -50,9 +50,10 @@ def main() -> None:
     gc.collect()
     fill_the_holes()
     gc.freeze()
-    role = ForkServer(control, seccomp, sandboxed=False).serve()
+    role = ForkServer(control, seccomp, sandboxed=False, fork_hooks=False).serve()
     if role is None:
         sys.exit(0)
+    reseed.after_quick_fork()
     if role == "zygote":
         function_zygote.main(import_path, errors)
     _work(import_path, errors)
@@ -66,6 +67,7 @@ def _preload() -> ErrorLog:
     # /var/task is read-only: do not even try to write byte code next to the user's modules.
     sys.dont_write_bytecode = True
     environment.prepare()
+    reseed.prepare()
     snapshot_hooks.install()
     return ErrorLog()
 
@@ -79,8 +81,6 @@ def _builtins_of_site() -> None:
 
 
 def _work(import_path: ImportPath, errors: ErrorLog) -> None:
-    reseed.after_quick_fork()
-
     def load(document: Document) -> tuple[Handler, int]:
         function = function_init.load(document, import_path, errors)
         return function.handler, function.init_us
