@@ -127,7 +127,7 @@ class Worker:
                 # The function's time begins when its worker is ready.  An event sent ahead carries its deadline
                 # with it, so it may only be sent ahead where init is known to be short.
                 self.sent = False
-                self.deadline_ns = self.init_deadline_ns
+                self.deadline_ns = self._callers_limit(invocation, self.init_deadline_ns, now)
                 return True
         return self._send(invocation, now)
 
@@ -135,12 +135,13 @@ class Worker:
         pool = self.pool
         self.sent = True
         self.started_ms = started_ms = time.time_ns() // 1_000_000
-        if invocation.deadline_s is None:
-            self.deadline_ns = now + self.timeout_ns
-        else:
-            limit = invocation.admitted_ns + int(invocation.deadline_s * 1e9)
-            self.deadline_ns = min(now + self.timeout_ns, limit)
-            self._dispatcher.clock.wake_at(self.deadline_ns, now)
+        limit = now + self.timeout_ns
+        if invocation.deadline_s is not None:
+            limit = self._callers_limit(invocation, limit, now)
+        # Sent ahead: until READY comes the limit of init holds, and the caller's.
+        self.deadline_ns = (
+            limit if self.ready else self._callers_limit(invocation, self.init_deadline_ns, now)
+        )
         if invocation.client_context is None and invocation.trace_id is None and invocation.tenant_id is None:
             meta = pool.metas.get(invocation.invoked_arn)
             if meta is None:
@@ -156,7 +157,7 @@ class Worker:
                 invocation.tenant_id,
             )
         payload = invocation.payload
-        deadline_ms = started_ms + (self.deadline_ns - now) // 1_000_000
+        deadline_ms = started_ms + (limit - now) // 1_000_000
         meta_length = len(meta)
         head = _pack(meta_length + len(payload), INVOKE, meta_length, deadline_ms, invocation.nonce) + meta
         try:
@@ -188,6 +189,13 @@ class Worker:
         self._outgoing = rest
         self._dispatcher.loop.add_writer(self.fd, self._on_writable)
         return True
+
+    def _callers_limit(self, invocation: Invocation, limit: int, now: int) -> int:
+        """The nearer of a limit (steady ns) and what the caller allows."""
+        if invocation.deadline_s is not None:
+            limit = min(limit, invocation.admitted_ns + int(invocation.deadline_s * 1e9))
+            self._dispatcher.clock.wake_at(limit, now)
+        return limit
 
     def _on_writable(self) -> None:
         try:
@@ -316,8 +324,7 @@ class Worker:
                 # Sent ahead: the function's time begins here.
                 self.started_ns = now
                 self.started_ms = time.time_ns() // 1_000_000
-                if invocation.deadline_s is None:
-                    self.deadline_ns = now + self.timeout_ns
+                self.deadline_ns = self._callers_limit(invocation, now + self.timeout_ns, now)
         elif kind == INIT_FAILED:
             dispatcher.init_failed(self, bytes(frame[HEADER_BYTES:]))
         elif kind == SETUP_FAILED:

@@ -355,7 +355,7 @@ def test_worker_that_died_while_idle_costs_nobody_an_error(tmp_path: Path) -> No
                 pid = json.loads((await b.call({"do": "pid"})).payload)
                 os.kill(pid, 9)
                 # No turn of the loop in between: the dispatcher cannot have heard of it.
-                time.sleep(0.05)
+                time.sleep(0.05)  # noqa: ASYNC251
                 assert (await b.call()).kind is ResultKind.OK
 
     go(test())
@@ -412,6 +412,23 @@ def test_time_of_the_function_begins_after_its_init(tmp_path: Path) -> None:
             assert b.lender.asked("inited") == 1
             # Known to be slow now: the next new worker is treated the same.
             await asyncio.gather(*(b.call({"do": "sleep", "s": 0.3}, slow) for _ in range(2)))
+
+    go(test())
+
+
+def test_init_that_is_suddenly_slow_does_not_use_up_the_timeout(tmp_path: Path) -> None:
+    code = CODE + "import time, os\nif os.path.exists({!r}):\n    time.sleep(1.3)\n"
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            b.lender.wait_ready = False
+            flag = tmp_path / "slow"
+            b.code("odd-1", code.format(str(flag)))
+            odd = view("odd", timeout_s=1)
+            quick = await b.call({"do": "exit", "code": 1}, odd)
+            assert quick.kind is ResultKind.FUNCTION_ERROR
+            flag.touch()
+            assert (await b.call(function=odd)).kind is ResultKind.OK
 
     go(test())
 

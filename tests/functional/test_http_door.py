@@ -27,6 +27,7 @@ from tests.support.fake_door import FakeDispatcher
 KEY, SECRET = "AKIDEXAMPLE", "secret"
 INVOKE = "/2015-03-31/functions/{}/invocations"
 TOKEN = "a-metrics-token"
+THROTTLED = {"Reason": "ConcurrentInvocationLimitExceeded", "message": "Rate Exceeded.", "Type": "User"}
 
 
 @dataclass
@@ -105,20 +106,10 @@ async def door(*, auth: bool = False, limits: Limits | None = None) -> AsyncIter
     dispatcher.add("slow", lambda call: None)
     seen: list[dict[str, Any]] = []
 
-    def control(
-        service: str,
-        region: str,
-        method: str,
-        path: str,
-        query: str,
-        headers: Any,
-        rid: str,
-        body: bytes,
-        done: Any,
-    ) -> None:
-        seen.append(
-            {"service": service, "region": region, "method": method, "path": path, "query": query, "body": body, "headers": headers}
-        )  # fmt: skip
+    def control(*call: Any) -> None:
+        names = ("service", "region", "method", "path", "query", "headers", "request_id", "body")
+        seen.append(dict(zip(names, call, strict=False)))
+        done = call[-1]
         loop.call_soon(done, 201, {"Content-Type": "application/json", "X-Extra": "1"}, b'{"from":"control"}')
 
     router = Router(dispatcher, control, region="us-east-1", auth_required=auth)
@@ -237,7 +228,7 @@ def test_spellings_of_a_name(name: str, query: str) -> None:
         ("echo:1", "?Qualifier=2", 400, "InvalidParameterValueException", "The derived qualifier from the function name"),
         ("bad%20name", "", 400, "ValidationException", "Value 'bad name' at 'functionName' failed to satisfy"),
         ("echo", "?Qualifier=a%20b", 400, "ValidationException", "at 'qualifier'"),
-        ("arn:aws:lambda:eu-west-1:000000000000:function:echo", "", 404, "ResourceNotFoundException", "Functions from 'eu-west-1' are not reachable"),
+        ("arn:aws:lambda:eu-west-1:000000000000:function:echo", "", 404, "ResourceNotFoundException", "Functions from 'eu-west-1' are not"),
     ],
 )  # fmt: skip
 def test_names_that_are_refused(name: str, query: str, status: int, code: str, message: str) -> None:
@@ -256,8 +247,15 @@ def test_optional_headers_reach_the_invocation() -> None:
             context = base64.b64encode(b'{"custom": {"a": 1}}').decode()
             trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"
             answer = await d.ask(
-                post("echo", b"1", f"X-Amz-Client-Context: {context}", "X-Amz-Tenant-Id: t 1", f"X-Amzn-Trace-Id: {trace}", "X-Amz-Log-Type: Tail")
-            )  # fmt: skip
+                post(
+                    "echo",
+                    b"1",
+                    f"X-Amz-Client-Context: {context}",
+                    "X-Amz-Tenant-Id: t 1",
+                    f"X-Amzn-Trace-Id: {trace}",
+                    "X-Amz-Log-Type: Tail",
+                )
+            )
             call = d.dispatcher.invocations[0]
             assert call.client_context == b'{"custom":{"a":1}}'
             assert (call.tenant_id, call.trace_id, call.want_log_tail) == ("t 1", trace, True)
@@ -305,7 +303,7 @@ def test_dry_run() -> None:
 @pytest.mark.parametrize(
     ("result", "status", "code", "members"),
     [
-        (Result(ResultKind.THROTTLED), 429, "TooManyRequestsException", {"Reason": "ConcurrentInvocationLimitExceeded", "message": "Rate Exceeded.", "Type": "User"}),
+        (Result(ResultKind.THROTTLED), 429, "TooManyRequestsException", THROTTLED),
         (Result(ResultKind.UNAVAILABLE, error_message="no"), 503, "ServiceException", {"Message": "no", "Type": "Service"}),
         (Result(ResultKind.BAD_EVENT, error_message="bad"), 400, "InvalidRequestContentException", {"message": "bad", "Type": "User"}),
     ],

@@ -1,0 +1,123 @@
+"""What an invocation leaves behind besides its answer: log lines, a receipt, figures.  Off the hot path where possible.
+
+A warm invocation that wrote nothing costs one kernel call here (is there output?) and a few additions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from gateway.dispatch.log_shipper import LogShipper, log_tail
+from gateway.dispatch.report_lines import Report, init_start_line
+from gateway.model.invocation import LOG_TAIL_BYTES, Invocation, Receipt
+
+if TYPE_CHECKING:
+    from gateway.dispatch.lent_worker import Worker
+
+
+def receipt_of(
+    worker: Worker, invocation: Invocation, duration: int, handler_ns: int, cpu_ns: int, peak_kib: int
+) -> Receipt:
+    """Durations in ns.  Billed is what the host measured; the guest's own figures are never more than that."""
+    cold = worker.cold
+    return Receipt(
+        (worker.started_ns - invocation.admitted_ns) // 1000,
+        worker.fork_us if cold else 0,
+        0,
+        worker.init_us if cold else 0,
+        (handler_ns if handler_ns < duration else duration) // 1000,
+        (duration + 999_999) // 1_000_000,
+        cpu_ns,
+        peak_kib,
+        cold,
+    )
+
+
+class Accounting:
+    """One per door; everything that workers write ends up in its shipper."""
+
+    def __init__(self, shipper: LogShipper) -> None:
+        self._shipper = shipper
+
+    def started(self, worker: Worker) -> None:
+        """A new worker begins a stream of its own."""
+        view = worker.pool.view
+        line = init_start_line(view.runtime, view.region)
+        self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
+
+    def ended(
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        receipt: Receipt,
+        duration_ns: int,
+        status: str,
+        error_type: str = "",
+        note: str = "",
+    ) -> bytes | None:
+        """Log the end of an invocation; its tail when that is wanted.  Call before the worker gets another one."""
+        pipe = worker.log
+        pipe.drain()
+        if not (
+            pipe.chunks
+            or receipt.cold
+            or invocation.want_log_tail
+            or worker.started_logged
+            or note
+            or self._shipper.room_for_quiet()
+        ):
+            self._shipper.left_out(worker.stream)
+            return None
+        report = _report(worker, invocation)
+        report.ended_ms = report.started_ms + duration_ns // 1_000_000
+        report.duration_ns = duration_ns
+        report.billed_ms = receipt.billed_ms
+        report.peak_kib = receipt.peak_kib
+        report.init_us = worker.init_us if receipt.cold else None
+        report.status = status
+        report.error_type = error_type
+        report.note = note
+        chunks = pipe.take()
+        self._shipper.add(
+            worker.stream, None if worker.started_logged else report, report, chunks, pipe.dropped
+        )
+        tail = None
+        if invocation.want_log_tail:
+            output = pipe.tail + b"".join([chunk for _, chunk in chunks])
+            tail = log_tail(report, output, worker.pool.view.log_format == "JSON")
+        pipe.dropped = 0
+        pipe.tail = b""
+        worker.started_logged = False
+        return tail
+
+    def parted(self, worker: Worker) -> None:
+        """What it wrote after its last answer, before it is given back or dies."""
+        worker.log.drain()
+        if worker.log.chunks:
+            self._shipper.add(worker.stream, None, None, worker.log.take(), 0)
+
+    def ship_running(self, workers: Iterable[Worker]) -> None:
+        """Output of invocations that still run goes out as it comes."""
+        for worker in workers:
+            pipe = worker.log
+            if not pipe.chunks:
+                continue
+            chunks = pipe.take()
+            invocation = worker.invocation
+            if invocation is None or not worker.sent:
+                self._shipper.add(worker.stream, None, None, chunks, 0)
+                continue
+            start = None if worker.started_logged else _report(worker, invocation)
+            worker.started_logged = True
+            pipe.tail = (pipe.tail + b"".join([chunk for _, chunk in chunks]))[-LOG_TAIL_BYTES:]
+            self._shipper.add(worker.stream, start, None, chunks, 0)
+
+
+def _report(worker: Worker, invocation: Invocation) -> Report:
+    view = worker.pool.view
+    started_ms = worker.started_ms or time.time_ns() // 1_000_000
+    return Report(
+        invocation.request_id, view.version, started_ms, started_ms, 0, 0, view.memory_mb, 0, None, ""
+    )

@@ -1,0 +1,113 @@
+"""The ticker that enforces every limit of a door: timeouts, init, waiting, deaths nobody explained, idle workers.
+
+One timer for all instead of one per invocation; it runs only while the door has workers or waiting invocations.
+It wakes at the nearest deadline it knows, and at least every TICK_NS; a limit nearer than that arms its own timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from gateway.model.invocation import Invocation, ResultKind
+
+if TYPE_CHECKING:
+    from gateway.dispatch.dispatcher import Dispatcher
+    from gateway.dispatch.lent_worker import Worker
+    from gateway.dispatch.worker_pool import WorkerPool
+
+TICK_NS = 50_000_000
+IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
+DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
+QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
+FLUSH_TICKS = 4  # logs are shipped every so many ticks
+_SLACK_S = 0.0005  # timers of the loop have a resolution of 1 ms and must not fire before the limit
+_steady = time.monotonic_ns
+
+
+class LimitClock:
+    """One per dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._ticker: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self._second = 0
+
+    def start(self) -> None:
+        """Idempotent."""
+        if self._ticker is None:
+            self._ticker = self._dispatcher.loop.call_later(TICK_NS / 1e9, self._tick)
+
+    def wake_at(self, when_ns: int, now: int) -> None:
+        """A limit that may be nearer than the next tick."""
+        if when_ns - now < 2 * TICK_NS:
+            self._dispatcher.loop.call_later(max(0, when_ns - now) / 1e9 + _SLACK_S, self._check, False)
+
+    def _tick(self) -> None:
+        self._ticker = None
+        dispatcher = self._dispatcher
+        now = _steady()
+        self._ticks += 1
+        if now // 1_000_000_000 != self._second:
+            self._second = now // 1_000_000_000
+            dispatcher.shipper.new_second()
+        earliest = self._check(True)
+        if self._ticks % FLUSH_TICKS == 0:
+            dispatcher.accounting.ship_running(dispatcher.workers.values())
+            dispatcher.shipper.flush()
+        if dispatcher.forget_empty_pools():
+            wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
+            self._ticker = dispatcher.loop.call_later(wait / 1e9, self._tick)
+        else:
+            dispatcher.shipper.flush()
+
+    def _check(self, housekeeping: bool) -> int:
+        """Enforce every limit that has passed; when the next one passes (steady ns)."""
+        dispatcher = self._dispatcher
+        now = _steady()
+        earliest = now + TICK_NS
+        for worker in list(dispatcher.workers.values()):
+            invocation = worker.invocation
+            if invocation is not None:
+                if worker.dead_since:
+                    if now - worker.dead_since > DEATH_NOTICE_NS:
+                        dispatcher.death_unexplained(worker, invocation)
+                elif now >= worker.deadline_ns:
+                    dispatcher.timed_out(worker, invocation, now)
+                elif worker.deadline_ns < earliest:
+                    earliest = worker.deadline_ns
+            elif housekeeping and now - worker.idle_since > IDLE_RETURN_NS:
+                self._tidy_idle(worker, now)
+            if housekeeping:
+                worker.log.tick(now / 1e9)
+        for pool in list(dispatcher.pools.values()):
+            if pool.waiting:
+                self._check_waiting(pool, now)
+        return earliest
+
+    def _tidy_idle(self, worker: Worker, now: int) -> None:
+        if worker.ready:
+            self._dispatcher.part_with(worker, "give_back")
+        elif now >= worker.init_deadline_ns:
+            self._dispatcher.part_with(worker, "kill", "timeout")
+
+    def _check_waiting(self, pool: WorkerPool, now: int) -> None:
+        late: list[tuple[Invocation, bool]] = []
+        for invocation in pool.waiting:
+            waited = now - invocation.admitted_ns
+            if waited >= QUEUE_LIMIT_NS:
+                late.append((invocation, False))
+            elif invocation.deadline_s is not None and waited >= invocation.deadline_s * 1e9:
+                late.append((invocation, True))
+        for invocation, own_deadline in late:
+            pool.waiting.remove(invocation)
+            if own_deadline:
+                message = "The caller's deadline passed before a worker was free."
+                self._dispatcher.refuse(invocation, ResultKind.DEADLINE, message)
+            else:
+                message = "No worker was free in time. Nothing of the invocation ran."
+                self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, message)
+        if late:
+            self._dispatcher.cancel_surplus(pool)
