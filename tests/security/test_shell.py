@@ -215,7 +215,9 @@ def test_tmp_is_writable_by_the_worker_and_empty(shell: Shell) -> None:
 
 def test_more_than_the_memory_can_be_written_to_tmp(host: Host) -> None:
     needs_images(host)
-    with inside.running(host, 20, limits=Limits(memory_mb=128, tmp_mb=512)) as shell:
+    limits = Limits(memory_mb=128, tmp_mb=512)
+    with inside.running(host, 20, limits=limits) as shell:
+        shell.leaf.set_limits(limits, boost=True)
         answer = inside.run(shell, "dd if=/dev/zero of=/tmp/x bs=1M count=400 2>&1 && stat -c %s /tmp/x")
         assert answer.stdout.split()[-1] == str(400 << 20)
         assert shell.leaf.oom_kills() == 0
@@ -230,6 +232,7 @@ def test_tmp_ends_at_its_size(host: Host) -> None:
 
 def test_files_of_tmp_are_bounded_in_number(host: Host) -> None:
     with inside.running(host, 22) as shell:
+        shell.leaf.set_limits(inside.LIMITS, boost=True)
         script = (
             "import os\nn = 0\ntry:\n  while n < 100000: os.close(os.open('/tmp/f%d' % n, 65)); n += 1\n"
             "except OSError as error: print(n, error.errno)"

@@ -58,8 +58,7 @@ def run(
     if "net" in shell.join:
         command.append("-n")
     if not as_root:
-        command += ["setpriv", "--reuid", str(shell.uid), "--regid", str(shell.gid), "--clear-groups"]
-        command += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+        command += ["-S", str(shell.uid), "-G", str(shell.gid)]
     command += ["sh", "-c", script]
     fds = [fd for name, fd in shell.leaf.attach_fds(inside_zygote=True) if name in ("tasks", "procs")]
 
