@@ -1,8 +1,9 @@
 /* From a bare copy of the zygote to a process inside its sandbox.
  *
- * The order matters. Resources are joined while we may (cgroups, namespaces, mounts), then our own fds are arranged and
- * everything else closed, then limits, and only then privileges are given up, so that nothing after that point could
- * have needed them. Any failure ends the child: a worker that is only partly confined is never used. */
+ * The order matters. Resources are joined while we may (cgroups, namespaces, mounts), then our own
+ * fds are arranged and everything else closed, then limits, and only then privileges are given up,
+ * so that nothing after that point could have needed them. Any failure ends the child: a worker
+ * that is only partly confined is never used. */
 #include "fork_worker.h"
 
 #include <errno.h>
@@ -36,8 +37,8 @@ struct frame_header {
     uint8_t nonce[16];
 } __attribute__((packed));
 
-static void __attribute__((noreturn))
-fail(int fd, int control, const char *step, int error, const char *detail)
+static void __attribute__((noreturn)) fail(int fd, int control, const char *step, int error,
+                                           const char *detail)
 {
     char body[512];
     int length = snprintf(body, sizeof body, "{%s\"step\":\"%s\",\"errno\":%d,\"detail\":\"%s\"}",
@@ -51,8 +52,7 @@ fail(int fd, int control, const char *step, int error, const char *detail)
     _exit(FG_SETUP_FAILED_EXIT);
 }
 
-static int
-attach_to_cgroups(const struct fg_plan *plan)
+static int attach_to_cgroups(const struct fg_plan *plan)
 {
     for (size_t i = 0; i < plan->attach_count; i++)
         if (write(plan->attach[i], "0", 1) != 1)
@@ -60,8 +60,7 @@ attach_to_cgroups(const struct fg_plan *plan)
     return 0;
 }
 
-static int
-enter_workdir(const char *path)
+static int enter_workdir(const char *path)
 {
     if (chdir(path) != 0)
         return -errno;
@@ -73,8 +72,7 @@ enter_workdir(const char *path)
     return cwd[0] == '/' ? 0 : -EXDEV;
 }
 
-static int
-arrange_fds(const struct fg_plan *plan)
+static int arrange_fds(const struct fg_plan *plan)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
@@ -93,14 +91,14 @@ arrange_fds(const struct fg_plan *plan)
     return syscall(SYS_close_range, 4U, ~0U, 0U) != 0 ? -errno : 0;
 }
 
-static int
-limit_resources(const struct fg_plan *plan)
+static int limit_resources(const struct fg_plan *plan)
 {
     for (size_t i = 0; i < plan->rlimit_count; i++) {
         struct rlimit limit;
         if (getrlimit((__rlimit_resource_t)plan->rlimits[i].resource, &limit) != 0)
             return -errno;
-        /* Raising a hard limit needs CAP_SYS_RESOURCE, which not every host grants; a lower one is as safe. */
+        /* Raising a hard limit needs CAP_SYS_RESOURCE, which not every host grants; a lower one is
+         * as safe. */
         if (plan->rlimits[i].value < limit.rlim_max)
             limit.rlim_max = plan->rlimits[i].value;
         limit.rlim_cur = limit.rlim_max;
@@ -110,15 +108,14 @@ limit_resources(const struct fg_plan *plan)
     return 0;
 }
 
-void
-fg_become_worker(const struct fg_plan *plan)
+void fg_become_worker(const struct fg_plan *plan)
 {
     int fd = plan->channel;
     int failed;
-#define STEP(name, call, detail)                                                                                       \
-    do {                                                                                                               \
-        if ((failed = (call)) < 0)                                                                                     \
-            fail(fd, plan->control, name, -failed, detail);                                     \
+#define STEP(name, call, detail)                                                                   \
+    do {                                                                                           \
+        if ((failed = (call)) < 0)                                                                 \
+            fail(fd, plan->control, name, -failed, detail);                                        \
     } while (0)
 
     sigset_t none;
@@ -130,7 +127,8 @@ fg_become_worker(const struct fg_plan *plan)
         STEP("setns", setns(plan->shell, namespaces) ? -errno : 0, "");
     for (size_t i = 0; i < plan->tree_count; i++)
         STEP("move_mount",
-             syscall(SYS_move_mount, plan->trees[i].fd, "", AT_FDCWD, plan->trees[i].path, MOVE_MOUNT_F_EMPTY_PATH)
+             syscall(SYS_move_mount, plan->trees[i].fd, "", AT_FDCWD, plan->trees[i].path,
+                     MOVE_MOUNT_F_EMPTY_PATH)
                  ? -errno
                  : 0,
              plan->trees[i].path);

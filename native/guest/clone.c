@@ -1,7 +1,9 @@
-/* The clone itself: raw, because glibc's fork() can neither make a sibling (CLONE_PARENT) nor place the child in a cgroup.
+/* The clone itself: raw, because glibc's fork() can neither make a sibling (CLONE_PARENT) nor place
+ * the child in a cgroup.
  *
- * A raw clone skips what glibc does for fork() in the child. A zygote has one thread, so no lock can be held by another;
- * what is left is the thread id that glibc caches and the list of robust mutexes, and both are put right here. */
+ * A raw clone skips what glibc does for fork() in the child. A zygote has one thread, so no lock
+ * can be held by another; what is left is the thread id that glibc caches and the list of robust
+ * mutexes, and both are put right here. */
 #include "fork_worker.h"
 
 #include <errno.h>
@@ -20,15 +22,16 @@
 #define SYS_clone3 435
 #endif
 
-/* Layout of the kernel's struct clone_args up to `cgroup` (CLONE_ARGS_SIZE_VER2); older headers lack its tail. */
+/* Layout of the kernel's struct clone_args up to `cgroup` (CLONE_ARGS_SIZE_VER2); older headers
+ * lack its tail. */
 struct clone3_args {
-    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
+    uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+        set_tid_size, cgroup;
 } __attribute__((aligned(8)));
 
 static int foreign_pid_namespace;
 
-int
-fg_leave_pid_namespace(void)
+int fg_leave_pid_namespace(void)
 {
     if (!foreign_pid_namespace)
         return 0;
@@ -42,9 +45,9 @@ fg_leave_pid_namespace(void)
     return failed;
 }
 
-/* Where glibc keeps this thread's id, or NULL when the kernel does not tell or the guess does not hold. */
-static int *
-cached_thread_id(void)
+/* Where glibc keeps this thread's id, or NULL when the kernel does not tell or the guess does not
+ * hold. */
+static int *cached_thread_id(void)
 {
     int *address = NULL;
     if (prctl(PR_GET_TID_ADDRESS, &address, 0, 0, 0) != 0 || address == NULL)
@@ -52,8 +55,7 @@ cached_thread_id(void)
     return *address == (int)syscall(SYS_gettid) ? address : NULL;
 }
 
-static long
-clone_legacy(unsigned long flags, int *pidfd, int *tid)
+static long clone_legacy(unsigned long flags, int *pidfd, int *tid)
 {
 #if defined(__x86_64__)
     return syscall(SYS_clone, flags | SIGCHLD, 0, pidfd, tid, 0);
@@ -64,8 +66,7 @@ clone_legacy(unsigned long flags, int *pidfd, int *tid)
 #endif
 }
 
-pid_t
-fg_clone(const struct fg_plan *plan, int *pidfd, const char **step)
+pid_t fg_clone(const struct fg_plan *plan, int *pidfd, const char **step)
 {
     *pidfd = -1;
     if (plan->shell >= 0 && (plan->join & CLONE_NEWPID)) {

@@ -14,15 +14,13 @@
 
 enum { CAPABILITY_WORDS = 2 };
 
-static int
-read_capabilities(struct __user_cap_data_struct data[CAPABILITY_WORDS])
+static int read_capabilities(struct __user_cap_data_struct data[CAPABILITY_WORDS])
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     return syscall(SYS_capget, &header, data) != 0 ? -errno : 0;
 }
 
-static int
-clear_capabilities(void)
+static int clear_capabilities(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[CAPABILITY_WORDS];
@@ -39,8 +37,7 @@ clear_capabilities(void)
 }
 
 /* So that no set-uid program or file capability could give anything back. */
-static int
-empty_bounding_set(void)
+static int empty_bounding_set(void)
 {
     struct __user_cap_data_struct mine[CAPABILITY_WORDS];
     int failed = read_capabilities(mine);
@@ -51,7 +48,8 @@ empty_bounding_set(void)
         int held = prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
         if (held < 0)
             break; /* beyond the last one this kernel knows */
-        /* An ordinary user cannot empty it; no_new_privs makes it meaningless for that user's children all the same. */
+        /* An ordinary user cannot empty it; no_new_privs makes it meaningless for that user's
+         * children all the same. */
         if (held && may && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
             return -errno;
     }
@@ -61,8 +59,7 @@ empty_bounding_set(void)
 }
 
 /* Raw system calls: glibc's wrappers would signal every other thread, and there is none. */
-static int
-change_ids(uid_t uid, gid_t gid)
+static int change_ids(uid_t uid, gid_t gid)
 {
     if (syscall(SYS_setgroups, 0, NULL) != 0)
         return -errno;
@@ -80,27 +77,26 @@ change_ids(uid_t uid, gid_t gid)
     return getgroups(0, NULL) == 0 ? 0 : -ENOTRECOVERABLE;
 }
 
-static int
-install_seccomp(const void *program, size_t bytes)
+static int install_seccomp(const void *program, size_t bytes)
 {
     size_t length = bytes / sizeof(struct sock_filter);
     if (bytes == 0)
         return 0;
     if (bytes % sizeof(struct sock_filter) != 0 || length > BPF_MAXINSNS)
         return -EINVAL;
-    struct sock_fprog filter = {.len = (unsigned short)length, .filter = (struct sock_filter *)program};
+    struct sock_fprog filter = {.len = (unsigned short)length,
+                                .filter = (struct sock_filter *)program};
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0 ? -errno : 0;
 }
 
-int
-fg_drop_privileges(const struct fg_plan *plan, const char **step)
+int fg_drop_privileges(const struct fg_plan *plan, const char **step)
 {
     int failed = 0;
-#define STEP(name, call)                                                                                               \
-    do {                                                                                                               \
-        *step = name;                                                                                                  \
-        if ((failed = (call)) != 0)                                                                                    \
-            return failed;                                                                                             \
+#define STEP(name, call)                                                                           \
+    do {                                                                                           \
+        *step = name;                                                                              \
+        if ((failed = (call)) != 0)                                                                \
+            return failed;                                                                         \
     } while (0)
 
     if (plan->drop)

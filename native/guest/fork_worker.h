@@ -1,7 +1,8 @@
-/* What a zygote's child does between clone and its first line of Python. See fork_worker.c for the order.
+/* What a zygote's child does between clone and its first line of Python. See fork_worker.c for the
+ * order.
  *
- * Everything here borrows: no fd is closed and no memory freed on behalf of the caller, except that the child
- * closes every fd above 3 when it has arranged its own. */
+ * Everything here borrows: no fd is closed and no memory freed on behalf of the caller, except that
+ * the child closes every fd above 3 when it has arranged its own. */
 #ifndef FORKLIGHT_GUEST_FORK_WORKER_H
 #define FORKLIGHT_GUEST_FORK_WORKER_H
 
@@ -34,8 +35,10 @@ struct fg_plan {
     int join;    /* CLONE_NEW* bits of the shell's namespaces, CLONE_NEWPID included */
     int cgroup;  /* v2 directory for CLONE_INTO_CGROUP, or -1 */
     int legacy;  /* use clone(2): inside a sandbox seccomp answers ENOSYS to clone3 */
-    int control; /* fd 3 is a zygote's control socket (a failure is one JSON datagram), not a worker's channel */
-    int attach[FG_MAX_ATTACH]; /* open v1 `tasks` or v2 `cgroup.procs` files; the child writes "0" */
+    int control; /* fd 3 is a zygote's control socket (a failure is one JSON datagram), not a
+                    worker's channel */
+    int attach[FG_MAX_ATTACH]; /* open v1 `tasks` or v2 `cgroup.procs` files; the child writes "0"
+                                */
     size_t attach_count;
     struct fg_tree trees[FG_MAX_TREES];
     size_t tree_count;
@@ -50,14 +53,17 @@ struct fg_plan {
     size_t seccomp_bytes;
 };
 
-/* Makes the child. Returns its pid in the zygote's pid namespace, 0 in the child, or -errno with *step set.
- * *pidfd is set in the parent and belongs to it. Call it between PyOS_BeforeFork and PyOS_AfterFork_*. */
+/* Makes the child. Returns its pid in the zygote's pid namespace, 0 in the child, or -errno with
+ * *step set. *pidfd is set in the parent and belongs to it. Call it between PyOS_BeforeFork and
+ * PyOS_AfterFork_*. */
 pid_t fg_clone(const struct fg_plan *plan, int *pidfd, const char **step);
 
-/* To be called first in the child. On failure reports the step on the channel and does not return. */
+/* To be called first in the child. On failure reports the step on the channel and does not return.
+ */
 void fg_become_worker(const struct fg_plan *plan);
 
-/* Returns 0, or -errno with *step naming what failed. Part of fg_become_worker, in a file of its own. */
+/* Returns 0, or -errno with *step naming what failed. Part of fg_become_worker, in a file of its
+ * own. */
 int fg_drop_privileges(const struct fg_plan *plan, const char **step);
 
 /* Makes pids of children come from the process's own namespace again. Returns 0 or -errno. */

@@ -1,5 +1,6 @@
-/* AWS's runtime writes a namedtuple as a JSON object (simplejson's default); the standard library's encoder writes a list and
- * cannot be told otherwise. A response is searched for one first, which costs a few nanoseconds per value. */
+/* AWS's runtime writes a namedtuple as a JSON object (simplejson's default); the standard library's
+ * encoder writes a list and cannot be told otherwise. A response is searched for one first, which
+ * costs a few nanoseconds per value. */
 #ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x030B0000
 #endif
@@ -12,8 +13,7 @@ enum { MAX_DEPTH = 200, MAX_VALUES = 8 * 1024 * 1024 };
 
 static int search(PyObject *value, int depth, long *budget);
 
-static int
-search_dict(PyObject *dict, int depth, long *budget)
+static int search_dict(PyObject *dict, int depth, long *budget)
 {
     PyObject *item;
     Py_ssize_t position = 0;
@@ -25,8 +25,7 @@ search_dict(PyObject *dict, int depth, long *budget)
     return 0;
 }
 
-static int
-search(PyObject *value, int depth, long *budget)
+static int search(PyObject *value, int depth, long *budget)
 {
     if (--*budget < 0 || depth > MAX_DEPTH)
         return 0;
@@ -62,8 +61,7 @@ search(PyObject *value, int depth, long *budget)
     return 0;
 }
 
-int
-fg_has_named_tuples(PyObject *value)
+int fg_has_named_tuples(PyObject *value)
 {
     long budget = MAX_VALUES;
     return search(value, 0, &budget);

@@ -1,4 +1,5 @@
-/* sandbox.guests.python._native: the little C that the guest needs, for every CPython from 3.11 on (limited API).
+/* sandbox.guests.python._native: the little C that the guest needs, for every CPython from 3.11 on
+ * (limited API).
  *
  * A plain extension and not cffi: a function may bundle another cffi than ours. */
 #ifndef Py_LIMITED_API
@@ -16,15 +17,13 @@
 #include <unistd.h>
 
 /* OSError whose `filename` is the name of the step. */
-static PyObject *
-raise_step(int error, const char *step)
+static PyObject *raise_step(int error, const char *step)
 {
     errno = error;
     return PyErr_SetFromErrnoWithFilename(PyExc_OSError, step);
 }
 
-static int
-read_attach(PyObject *list, struct fg_plan *plan)
+static int read_attach(PyObject *list, struct fg_plan *plan)
 {
     Py_ssize_t count = PyList_Size(list);
     if (count < 0 || count > FG_MAX_ATTACH)
@@ -44,8 +43,7 @@ bad:
 }
 
 /* The paths are borrowed from `list`, which outlives the call. */
-static int
-read_trees(PyObject *list, struct fg_plan *plan)
+static int read_trees(PyObject *list, struct fg_plan *plan)
 {
     Py_ssize_t count = PyList_Size(list);
     if (count > FG_MAX_TREES)
@@ -61,8 +59,7 @@ read_trees(PyObject *list, struct fg_plan *plan)
     return 0;
 }
 
-static int
-read_rlimits(PyObject *list, struct fg_plan *plan)
+static int read_rlimits(PyObject *list, struct fg_plan *plan)
 {
     Py_ssize_t count = PyList_Size(list);
     if (count > FG_MAX_RLIMITS)
@@ -80,32 +77,37 @@ read_rlimits(PyObject *list, struct fg_plan *plan)
     return 0;
 }
 
-PyDoc_STRVAR(fork_worker_doc,
-             "fork_worker(*, channel, log=-1, shell=-1, join=0, cgroup=-1, attach=[], trees=[], rlimits=[], drop=False,\n"
-             "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, control=False, hooks=True)\n"
-             "-> (pid, pidfd) in the zygote, (0, -1) in the child, which is then set up as asked.\n\n"
-             "Borrows every fd. OSError.filename names the step that failed in the zygote. A step that fails in the\n"
-             "child is reported on its channel and ends the child with status 120.\n\n"
-             "hooks=False leaves out Python's own steps around a fork, which cost a worker as much as the clone itself. It is\n"
-             "sound only where there is one thread and no user code; the caller must then reseed `random`.");
+PyDoc_STRVAR(
+    fork_worker_doc,
+    "fork_worker(*, channel, log=-1, shell=-1, join=0, cgroup=-1, attach=[], trees=[], rlimits=[], "
+    "drop=False,\n"
+    "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, "
+    "control=False, hooks=True)\n"
+    "-> (pid, pidfd) in the zygote, (0, -1) in the child, which is then set up as asked.\n\n"
+    "Borrows every fd. OSError.filename names the step that failed in the zygote. A step that "
+    "fails in the\n"
+    "child is reported on its channel and ends the child with status 120.\n\n"
+    "hooks=False leaves out Python's own steps around a fork, which cost a worker as much as the "
+    "clone itself. It is\n"
+    "sound only where there is one thread and no user code; the caller must then reseed `random`.");
 
-static PyObject *
-fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
+static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
 {
     (void)self;
-    static char *names[] = {"channel", "log",     "shell", "join", "cgroup",  "attach",  "trees",  "rlimits", "drop",
-                            "set_ids", "uid",     "gid",   "workdir", "seccomp", "legacy", "control",
-                            "hooks",   NULL};
+    static char *names[] = {"channel", "log",     "shell",  "join",    "cgroup", "attach",
+                            "trees",   "rlimits", "drop",   "set_ids", "uid",    "gid",
+                            "workdir", "seccomp", "legacy", "control", "hooks",  NULL};
     struct fg_plan plan = {.channel = -1, .log = -1, .shell = -1, .cgroup = -1};
     PyObject *attach = NULL, *trees = NULL, *rlimits = NULL;
     const char *seccomp = NULL;
     Py_ssize_t seccomp_bytes = 0;
     unsigned int uid = 0, gid = 0;
     int hooks = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|$iiiiiO!O!O!ppIIzy#ppp", names, &plan.channel, &plan.log,
-                                     &plan.shell, &plan.join, &plan.cgroup, &PyList_Type, &attach, &PyList_Type,
-                                     &trees, &PyList_Type, &rlimits, &plan.drop, &plan.set_ids, &uid, &gid,
-                                     &plan.workdir, &seccomp, &seccomp_bytes, &plan.legacy, &plan.control, &hooks))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, keywords, "|$iiiiiO!O!O!ppIIzy#ppp", names, &plan.channel, &plan.log, &plan.shell,
+            &plan.join, &plan.cgroup, &PyList_Type, &attach, &PyList_Type, &trees, &PyList_Type,
+            &rlimits, &plan.drop, &plan.set_ids, &uid, &gid, &plan.workdir, &seccomp,
+            &seccomp_bytes, &plan.legacy, &plan.control, &hooks))
         return NULL;
     if (plan.channel < 0)
         return PyErr_Format(PyExc_ValueError, "no channel");
@@ -135,25 +137,26 @@ fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
     return Py_BuildValue("(ii)", (int)pid, pidfd);
 }
 
-PyDoc_STRVAR(usage_doc, "usage() -> (CPU time of this process in ns, to the microsecond; peak resident memory in KiB)");
+PyDoc_STRVAR(
+    usage_doc,
+    "usage() -> (CPU time of this process in ns, to the microsecond; peak resident memory in KiB)");
 
-static PyObject *
-usage(PyObject *self, PyObject *unused)
+static PyObject *usage(PyObject *self, PyObject *unused)
 {
     (void)self;
     (void)unused;
     struct rusage used;
     if (getrusage(RUSAGE_SELF, &used) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    long long cpu_us = 1000000LL * (used.ru_utime.tv_sec + used.ru_stime.tv_sec) + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
+    long long cpu_us = 1000000LL * (used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
     return Py_BuildValue("(Ll)", 1000 * cpu_us, used.ru_maxrss);
 }
 
-PyDoc_STRVAR(has_named_tuples_doc,
-             "has_named_tuples(value) -> whether a tuple with _asdict() is somewhere in dicts, lists and tuples of value");
+PyDoc_STRVAR(has_named_tuples_doc, "has_named_tuples(value) -> whether a tuple with _asdict() is "
+                                   "somewhere in dicts, lists and tuples of value");
 
-static PyObject *
-has_named_tuples(PyObject *self, PyObject *value)
+static PyObject *has_named_tuples(PyObject *self, PyObject *value)
 {
     (void)self;
     int found = fg_has_named_tuples(value);
@@ -161,20 +164,21 @@ has_named_tuples(PyObject *self, PyObject *value)
 }
 
 static PyMethodDef methods[] = {
-    {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS, fork_worker_doc},
+    {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS,
+     fork_worker_doc},
     {"usage", usage, METH_NOARGS, usage_doc},
     {"has_named_tuples", has_named_tuples, METH_O, has_named_tuples_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_native", .m_doc = "C part of the Python guest.", .m_size = 0, .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "_native",  .m_doc = "C part of the Python guest.",
+    .m_size = 0,           .m_methods = methods,
 };
 
 PyMODINIT_FUNC PyInit__native(void);
 
-PyMODINIT_FUNC
-PyInit__native(void)
+PyMODINIT_FUNC PyInit__native(void)
 {
     return PyModuleDef_Init(&definition);
 }
