@@ -102,7 +102,8 @@ class V1Leaf:
     def remove(self) -> bool:
         self.release()
         # Every directory is tried: a busy one must not keep the others.
-        return all([remove_directory(path) for path in self._paths])
+        removed = [remove_directory(path) for path in self._paths]
+        return all(removed)
 
 
 class V1Tree:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ time.sleep(60)
 
 
 @pytest.fixture
-def dead_supervisor(tmp_path: Path, project_root: Path) -> Iterator[list[int]]:
+def dead_supervisor(tmp_path: Path, project_root: Path) -> list[int]:
     """Pids of the sandboxes of a supervisor that has just got SIGKILL."""
     process = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=project_root
@@ -49,7 +49,7 @@ def dead_supervisor(tmp_path: Path, project_root: Path) -> Iterator[list[int]]:
     process.kill()
     process.wait()
     process.stdout.close()
-    yield pids
+    return pids
 
 
 def is_alive(pid: int) -> bool:
@@ -93,7 +93,7 @@ def test_a_note_that_names_foreign_directories_removes_nothing(tmp_path: Path) -
     folder.mkdir(parents=True)
     precious = tmp_path / "precious"
     precious.mkdir()
-    (folder / "lock").write_text('{"cgroups": ["%s", 5, null], "pid": 1}' % precious)
+    (folder / "lock").write_text(json.dumps({"cgroups": [str(precious), 5, None], "pid": 1}))
     Host.prepare(tmp_path / "run", tmp_path).close()
     assert precious.is_dir()
 

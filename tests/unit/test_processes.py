@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -32,11 +33,11 @@ def end(pidfd: int) -> ExitStatus:
 
 def test_a_zygote_talks_on_descriptor_3_and_has_nothing_else() -> None:
     pidfd, control = spawn(
-        "import os, socket; s = socket.socket(fileno=3); s.send(repr((sorted(map(int, os.listdir('/proc/self/fd')))[:4], "
+        "import json, os, socket; s = socket.socket(fileno=3); s.send(json.dumps((sorted(map(int, os.listdir('/proc/self/fd')))[:4], "
         "dict(os.environ), os.path.samefile('/proc/self/fd/0', '/dev/null'))).encode())"
     )
     with control:
-        fds, environment, null = eval(control.recv(4096))
+        fds, environment, null = json.loads(control.recv(4096))
     assert fds == [0, 1, 2, 3]
     assert environment in ({}, {"LC_CTYPE": "C.UTF-8"})  # what Python itself may add
     assert null
