@@ -94,7 +94,9 @@ def make_package(folder: Path) -> bytes:
 
 def _files(folder: Path, prefix: str, rules: IgnoreRules) -> Iterator[tuple[str, Path]]:
     """Names inside the package, and the files.  Links to files are followed, links to folders are not."""
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
         name = prefix + entry.name
         is_folder = entry.is_dir(follow_symlinks=False)
         if rules.ignored(name, is_folder):
