@@ -1,0 +1,128 @@
+"""The platform's own log lines, to the character."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.dispatch import outcomes
+from gateway.dispatch.log_shipper import LogShipper, LogStream, log_tail
+from gateway.dispatch.report_lines import Report, closing_lines, closing_records, start_line, start_record
+from tests.support.lending import view
+
+ID = "6bc28136-xmpl-4365-b021-0ce6b2e64ab0"
+
+
+def report(**changes: object) -> Report:
+    facts: dict[str, object] = {
+        "request_id": ID,
+        "version": "$LATEST",
+        "started_ms": 1_700_000_000_123,
+        "ended_ms": 1_700_000_003_123,
+        "duration_ns": 3_005_000,
+        "billed_ms": 4,
+        "memory_mb": 128,
+        "peak_kib": 36_000,
+        "init_us": None,
+        "status": "success",
+        **changes,
+    }
+    return Report(**facts)  # type: ignore[arg-type]
+
+
+def test_text_lines_of_a_warm_invocation() -> None:
+    assert start_line(report()) == f"START RequestId: {ID} Version: $LATEST"
+    assert closing_lines(report()) == [
+        f"END RequestId: {ID}",
+        f"REPORT RequestId: {ID}\tDuration: 3.00 ms\tBilled Duration: 4 ms\tMemory Size: 128 MB\tMax Memory Used: 36 MB\t",
+    ]
+
+
+def test_text_lines_of_a_cold_one_and_of_a_timeout() -> None:
+    assert closing_lines(report(init_us=110_100))[-1].endswith("\tInit Duration: 110.10 ms\t")
+    lines = closing_lines(report(status="timeout", note=outcomes.timed_out_text(3)))
+    assert lines[0] == f"2023-11-14T22:13:23.123Z {ID} Task timed out after 3.00 seconds\n"
+    assert lines[-1].endswith("\tStatus: timeout")
+    died = closing_lines(report(status="error", error_type="Runtime.ExitError"))
+    assert died[-1].endswith("\tStatus: error\tError Type: Runtime.ExitError")
+
+
+def test_memory_is_never_reported_above_the_limit() -> None:
+    assert "Max Memory Used: 128 MB" in closing_lines(report(peak_kib=10_000_000))[-1]
+
+
+def test_json_records() -> None:
+    start = json.loads(start_record(report()))
+    assert start["type"] == "platform.start"
+    assert start["record"] == {"requestId": ID, "version": "$LATEST"}
+    done, last = (json.loads(text) for text in closing_records(report(init_us=1500)))
+    assert (done["type"], last["type"]) == ("platform.runtimeDone", "platform.report")
+    assert last["record"]["metrics"]["initDurationMs"] == 1.5
+
+
+def test_tail_turns_joined_lines_apart() -> None:
+    tail = log_tail(report(), b"one\rtwo", False).decode().split("\n")
+    assert tail[1:3] == ["one", "two"]
+
+
+def test_events_are_cut_at_lines_across_reads() -> None:
+    sent: list[list[object]] = []
+
+    def send(body: bytes) -> bool:
+        sent.extend(json.loads(line) for line in body.splitlines())
+        return True
+
+    shipper = LogShipper(send)
+    stream = LogStream(view(), "stream")
+    shipper.add(stream, report(), None, [(1, b"a\nb"), (2, b"c\nd\re")], 0)
+    shipper.flush()
+    shipper.add(stream, None, report(), [], 7)
+    shipper.flush()
+    messages = [str(row[4]) for row in sent]
+    assert messages[1:4] == ["a\n", "bc\n", "d\ne\n"]
+    assert messages[4].startswith("[forklight] 7 bytes of output were dropped")
+    assert [message.split(" ")[0] for message in messages[5:]] == ["END", "REPORT"]
+
+
+def test_unshipped_logs_are_bounded() -> None:
+    shipper = LogShipper(lambda body: True)
+    stream = LogStream(view(), "stream")
+    for _ in range(40):
+        shipper.add(stream, None, None, [(1, b"x" * 1_000_000)], 0)
+    assert shipper.dropped_bytes > 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error_type", "cause"),
+    [
+        ({"kind": "exit", "code": 1}, "Runtime.ExitError", "Runtime exited with error: exit status 1"),
+        ({"kind": "exit", "code": 0}, "Runtime.ExitError", "Runtime exited without providing a reason"),
+        (
+            {"kind": "signal", "signal": 11},
+            "Runtime.ExitError",
+            "Runtime exited with error: signal: segmentation fault",
+        ),
+        (
+            {"kind": "signal", "signal": 60},
+            "Runtime.ExitError",
+            "Runtime exited with error: signal: signal 60",
+        ),
+        ({"kind": "oom"}, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed"),
+        ({"kind": "killed"}, "Runtime.ExitError", "Runtime exited with error: signal: killed"),
+        (None, "Runtime.ExitError", "Runtime exited without providing a reason"),
+    ],
+)
+def test_deaths(outcome: dict[str, object] | None, error_type: str, cause: str) -> None:
+    found, document = outcomes.worker_died(ID, outcome)
+    assert found == error_type
+    assert json.loads(document) == {
+        "errorType": error_type,
+        "errorMessage": f"RequestId: {ID} Error: {cause}",
+    }
+
+
+def test_timeout_document() -> None:
+    assert outcomes.timed_out("x", 1) == (
+        b'{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: x Error: Task timed out after 1.00 seconds"}'
+    )
