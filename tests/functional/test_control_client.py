@@ -152,8 +152,11 @@ def test_state_changes_and_acknowledgements(tmp_path: Path) -> None:
 def test_operations(tmp_path: Path) -> None:
     async def test() -> None:
         async with linked(tmp_path) as (control, client, _):
-            answers: list[tuple[int, dict[str, str], bytes]] = []
-            done = lambda *answer: answers.append(answer)  # noqa: E731
+            answers: asyncio.Queue[tuple[int, dict[str, str], bytes]] = asyncio.Queue()
+
+            def done(*answer: Any) -> None:
+                answers.put_nowait(answer)
+
             client.api("lambda", "r", "POST", "/p", "q=1", {"h": "v"}, "id", b"body", done)
             client.api("logs", "r", "POST", "/", "", {}, "id2", b"", done)
             first, body = await control.next("api")
@@ -161,10 +164,8 @@ def test_operations(tmp_path: Path) -> None:
             assert (first["service"], first["path"], first["query"], body) == ("lambda", "/p", "q=1", b"body")
             control.send({"id": second["id"], "status": 200, "headers": {}}, b"two")
             control.send({"id": first["id"], "status": 404, "headers": {"x": "y"}}, b"one" * 100_000)
-            while len(answers) < 2:
-                await asyncio.sleep(0.01)
-            assert answers[0] == (200, {}, b"two")
-            assert answers[1] == (404, {"x": "y"}, b"one" * 100_000)
+            assert await answers.get() == (200, {}, b"two")
+            assert await answers.get() == (404, {"x": "y"}, b"one" * 100_000)
             call = asyncio.create_task(client.call("r", "CreateFunction", {"a": 1}, b"zip", zip_in_body=True))
             header, body = await control.next("call")
             assert (header["operation"], header["zip_in_body"], body) == ("CreateFunction", True, b"zip")
