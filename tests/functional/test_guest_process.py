@@ -257,6 +257,11 @@ def test_a_zygote_ends_with_its_control_socket(runtime: str) -> None:
     harness.pid = 0
 
 
+def test_a_zygote_has_no_terminal(harness: GuestHarness) -> None:
+    harness.fork().close()  # it has come as far as serving
+    assert os.getsid(harness.pid) == harness.pid
+
+
 def test_many_workers_of_one_zygote_at_once(function: Function) -> None:
     workers = [function("def handler(e, c): return e") for _ in range(12)]
     for number, worker in enumerate(workers):

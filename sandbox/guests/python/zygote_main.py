@@ -36,9 +36,10 @@ _PRELOAD = "base64 copy dataclasses datetime decimal hashlib pathlib random temp
 
 def main() -> None:
     """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns."""
-    os.closerange(
-        _CONTROL + 1, 1 << 20
-    )  # whatever was left open when we were started is nobody's business here
+    if os.getsid(0) != os.getpid():
+        os.setsid()  # Ctrl-C in the terminal of `forklight serve` is the supervisor's to handle
+    # Whatever was left open when we were started is nobody's business here.
+    os.closerange(_CONTROL + 1, 1 << 20)
     import_path = ImportPath()
     errors = _preload()
     import_path.prepare()
