@@ -51,7 +51,7 @@ def ensure_credentials(store: MetadataStore, path: Path, region: str) -> Credent
 
 
 def write_endpoints(path: Path, http: str | None, grpc: str | None) -> None:
-    """Say where the host listens, as host:port, for `forklight env`. Blocks.
+    """Say where the host listens, for `forklight env`: a URL and host:port. Blocks.
 
     Keeps the file's owner, so that root may call it for a control process of another user. Raises OSError, or
     FileNotFoundError before `ensure_credentials` has been called.

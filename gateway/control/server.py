@@ -83,7 +83,9 @@ class ControlServer:
         self._store = SqliteMetadata(settings.database)
         self.credentials = ensure_credentials(self._store, settings.credentials, settings.region)
         if self.http or self.grpc:
-            write_endpoints(settings.credentials, self.http, self.grpc)
+            scheme = "https" if settings.tls_cert else "http"
+            http = f"{scheme}://{self.http}" if self.http else None
+            write_endpoints(settings.credentials, http, self.grpc)
         self.logs = LogStore(
             settings.state_dir / "logs",
             settings.log_segment_bytes, settings.log_segments, settings.log_queue_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,3 +197,34 @@ def test_wrong_key_is_refused(server: Server, tmp_path: Path) -> None:
 def test_version() -> None:
     done = subprocess.run([*forklight_command(), "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("forklight ")
+
+
+def test_commands_over_tls(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=forklight",
+            "-addext", "subjectAltName=IP:127.0.0.1",
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = start_server("--tls-cert", str(certificate), "--tls-key", str(key))
+    assert server.environment["AWS_ENDPOINT_URL"] == f"https://{server.http}"
+    done = Forklight(server.state_dir)("list")
+    assert done.returncode == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in done.stderr or "certificate verify failed" in done.stderr
+    trusting = {**os.environ, "FORKLIGHT_STATE_DIR": str(server.state_dir), "AWS_CA_BUNDLE": str(certificate)}
+    trusting.pop("AWS_ENDPOINT_URL", None)
+    listed = subprocess.run(
+        [*forklight_command(), "list", "--json"], capture_output=True, env=trusting, check=True
+    )
+    assert json.loads(listed.stdout) == []
+
+
+def test_stopped_server_is_one_line(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    server.stop()
+    done = Forklight(server.state_dir)("list")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Connection refused" in done.stderr

@@ -172,7 +172,7 @@ def test_the_socket_and_the_secrets_are_the_owners_alone(control: ControlHarness
     (key,) = control.call(lambda: control.door.keys)
     assert (document["access_key_id"], document["secret_access_key"]) == (key["id"], key["secret"])
     assert document["region"] == "us-east-1"
-    assert document["endpoints"] == {"http": "127.0.0.1:1"}
+    assert document["endpoints"] == {"http": "http://127.0.0.1:1"}
     assert document["token"] not in (state / "forklight.db").read_bytes().decode("latin1")
 
 
