@@ -173,8 +173,8 @@ def test_default_state_dir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/x")
     assert default_state_dir() == Path("/x/forklight")
     monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setenv("HOME", "/home/u")
-    assert default_state_dir() == Path("/home/u/.local/state/forklight")
+    monkeypatch.setenv("HOME", "/people/u")
+    assert default_state_dir() == Path("/people/u/.local/state/forklight")
 
 
 @pytest.mark.parametrize(
