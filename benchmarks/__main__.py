@@ -24,7 +24,7 @@ def micro() -> bool:
     """The pytest-benchmark suites; they print their own table."""
     folder = Path(__file__).parent / "micro"
     command = [
-        sys.executable, "-m", "pytest", str(folder), "-q", "-m", "", "-o", "python_files=test_*.py",
+        sys.executable, "-m", "pytest", str(folder), "-q", "-m", "", "--benchmark-enable",
         "--benchmark-columns=min,median,stddev,ops", "--benchmark-sort=name", "--benchmark-max-time=0.5",
     ]  # fmt: skip
     return subprocess.run(command, cwd=folder.parent.parent).returncode == 0
