@@ -47,6 +47,30 @@ class Accounting:
         line = init_start_line(view.runtime, view.region)
         self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
 
+    def is_quiet(self, worker: Worker, invocation: Invocation) -> bool:
+        """Whether an invocation that has just ended has nothing to log but its own START, END and REPORT."""
+        pipe = worker.log
+        pipe.drain()
+        return not (
+            pipe.chunks or pipe.dropped or worker.cold or invocation.want_log_tail or worker.started_logged
+        )
+
+    def ended_quietly(
+        self,
+        worker: Worker,
+        invocation: Invocation,
+        receipt: Receipt,
+        duration_ns: int,
+        status: str,
+        started_ms: int,
+    ) -> None:
+        """Log a quiet invocation, or count it.  May be called after the worker got another one."""
+        if not self._shipper.room_for_quiet():
+            self._shipper.left_out(worker.stream)
+            return
+        report = _report(worker, invocation, receipt, duration_ns, status, started_ms)
+        self._shipper.add(worker.stream, report, report, [], 0)
+
     def ended(
         self,
         worker: Worker,
@@ -60,23 +84,7 @@ class Accounting:
         """Log the end of an invocation; its tail when that is wanted.  Call before the worker gets another one."""
         pipe = worker.log
         pipe.drain()
-        if not (
-            pipe.chunks
-            or receipt.cold
-            or invocation.want_log_tail
-            or worker.started_logged
-            or note
-            or self._shipper.room_for_quiet()
-        ):
-            self._shipper.left_out(worker.stream)
-            return None
-        report = _report(worker, invocation)
-        report.ended_ms = report.started_ms + duration_ns // 1_000_000
-        report.duration_ns = duration_ns
-        report.billed_ms = receipt.billed_ms
-        report.peak_kib = receipt.peak_kib
-        report.init_us = worker.init_us if receipt.cold else None
-        report.status = status
+        report = _report(worker, invocation, receipt, duration_ns, status, worker.started_ms)
         report.error_type = error_type
         report.note = note
         chunks = pipe.take()
@@ -109,15 +117,28 @@ class Accounting:
             if invocation is None or not worker.sent:
                 self._shipper.add(worker.stream, None, None, chunks, 0)
                 continue
-            start = None if worker.started_logged else _report(worker, invocation)
+            start = None
+            if not worker.started_logged:
+                start = _report(worker, invocation, Receipt(), 0, "", worker.started_ms)
             worker.started_logged = True
             pipe.tail = (pipe.tail + b"".join([chunk for _, chunk in chunks]))[-LOG_TAIL_BYTES:]
             self._shipper.add(worker.stream, start, None, chunks, 0)
 
 
-def _report(worker: Worker, invocation: Invocation) -> Report:
+def _report(
+    worker: Worker, invocation: Invocation, receipt: Receipt, duration_ns: int, status: str, started_ms: int
+) -> Report:
     view = worker.pool.view
-    started_ms = worker.started_ms or time.time_ns() // 1_000_000
+    began = started_ms or time.time_ns() // 1_000_000
     return Report(
-        invocation.request_id, view.version, started_ms, started_ms, 0, 0, view.memory_mb, 0, None, ""
+        invocation.request_id,
+        view.version,
+        began,
+        began + duration_ns // 1_000_000,
+        duration_ns,
+        receipt.billed_ms,
+        view.memory_mb,
+        receipt.peak_kib,
+        receipt.init_us if receipt.cold else None,
+        status,
     )

@@ -130,7 +130,12 @@ class Dispatcher:
         if failed:
             kind, error_message = _classify(payload)
         receipt = receipt_of(worker, invocation, duration, handler_ns, cpu_ns, peak_kib)
-        tail = self.accounting.ended(worker, invocation, receipt, duration, "error" if failed else "success")
+        status = "error" if failed else "success"
+        started_ms = worker.started_ms
+        quiet = self.accounting.is_quiet(worker, invocation)
+        tail = None
+        if not quiet:
+            tail = self.accounting.ended(worker, invocation, receipt, duration, status)
         invocation.holder = None
         worker.invocation = None
         worker.cold = False
@@ -148,6 +153,9 @@ class Dispatcher:
             worker.idle_since = now
             pool.idle.append(worker)
         invocation.on_done(Result(kind, payload, error_message, pool.view.version, tail, receipt))
+        # The answer is on its way: what follows costs its caller nothing.
+        if quiet:
+            self.accounting.ended_quietly(worker, invocation, receipt, duration, status, started_ms)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         if receipt.cold:
             pool.stats.cold += 1
