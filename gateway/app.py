@@ -23,6 +23,7 @@ from gateway import serve as serve_module
 from gateway.control.server import ControlServer
 from gateway.door.server import DoorServer
 from gateway.privileges import drop, installation, keep_reachable
+from gateway.serve import StartError as StartError
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
 from gateway.web.apis import control_api

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -126,18 +127,68 @@ static int make_entry(int root, const struct entry *entry, struct sb_error *err)
     return sb_fail(err, SB_STEP_PLAN, EINVAL, entry->path);
 }
 
+/*
+ * The supervisor may itself run in a chroot (an initramfs that never switched its root, for one).
+ * Then
+ * "/" is not where setns() puts a worker that joins our mount namespace: that is the namespace's
+ * own root. So both are told apart, and at the end it is the namespace's root that is checked.
+ */
+struct place {
+    int namespace; /* our mount namespace */
+    bool chrooted;
+};
+
+static bool same_directory(int one, int other)
+{
+    struct statx a, b;
+
+    return statx(one, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &a) == 0 &&
+           statx(other, "", AT_EMPTY_PATH, STATX_INO | STATX_MNT_ID, &b) == 0 &&
+           a.stx_ino == b.stx_ino && a.stx_mnt_id == b.stx_mnt_id;
+}
+
+/* Makes root and working directory those of the namespace; returns a descriptor of it. */
+static int go_to_namespace_root(const struct place *place, struct sb_error *err)
+{
+    int top;
+
+    if (setns(place->namespace, CLONE_NEWNS) < 0)
+        return sb_fail_errno(err, SB_STEP_PIVOT_ROOT, "setns");
+    top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return top < 0 ? sb_fail_errno(err, SB_STEP_PIVOT_ROOT, "/") : top;
+}
+
+/* Cuts every mount off from the host's: without this ours would show up on a host whose root is a
+ * shared mount. */
+static int make_mounts_private(struct place *place, struct sb_error *err)
+{
+    const struct mount_attr private = {.propagation = MS_PRIVATE};
+    cleanup_fd int here = -1, top = -1;
+
+    place->namespace = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    here = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (place->namespace < 0 || here < 0)
+        return sb_fail_errno(err, SB_STEP_MOUNT_PROPAGATION, "/proc/self/ns/mnt");
+    top = go_to_namespace_root(place, err);
+    if (top < 0)
+        return top;
+    if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &private) < 0)
+        return sb_fail_errno(err, SB_STEP_MOUNT_PROPAGATION, "/");
+    place->chrooted = !same_directory(here, top);
+    /* Back to where the plan's paths mean something. */
+    if (place->chrooted && (fchdir(here) < 0 || chroot(".") < 0))
+        return sb_fail_errno(err, SB_STEP_MOUNT_PROPAGATION, "chroot");
+    return 0;
+}
+
 /* An empty tmpfs over the plan's mount point; returns its descriptor. */
 static int mount_root(const struct plan *plan, struct sb_error *err)
 {
     const char *const options[][2] = {
         {"source", "sandbox"}, {"mode", "0755"}, {"size", "256k"}, {NULL, NULL}};
-    const struct mount_attr private = {.propagation = MS_PRIVATE};
     cleanup_fd int root = -1;
     int result;
 
-    /* Without this our mounts would show up on a host whose root is a shared mount. */
-    if (sys_mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &private) < 0)
-        return sb_fail_errno(err, SB_STEP_MOUNT_PROPAGATION, "/");
     root = sb_new_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
                              SB_STEP_MOUNT_ROOT, err);
     if (root < 0)
@@ -148,31 +199,53 @@ static int mount_root(const struct plan *plan, struct sb_error *err)
     return steal_fd(&root);
 }
 
-static int enter_root(int root, struct sb_error *err)
+/* The old root goes away with everything that was mounted on the host. */
+static int exchange_roots(int root, struct sb_error *err)
 {
-    const struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
-
-    /* pivot_root(".", ".") stacks the old root on the new one; the unmount takes it off again with
-     * everything that was mounted on the host. */
+    /* pivot_root(".", ".") stacks the old root on the new one; the unmount takes it off again. */
     if (fchdir(root) < 0 || sys_pivot_root(".", ".") < 0)
         return sb_fail_errno(err, SB_STEP_PIVOT_ROOT, "pivot_root");
     if (sys_umount2(".", MNT_DETACH) < 0)
         return sb_fail_errno(err, SB_STEP_PIVOT_ROOT, "umount2");
-    if (chdir("/") < 0)
-        return sb_fail_errno(err, SB_STEP_PIVOT_ROOT, "chdir");
+    return 0;
+}
+
+/* An initramfs cannot be exchanged: the new root covers it. Only somebody who may unmount could get
+ * at what is below, and nobody in a sandbox may. */
+static int cover_namespace_root(const struct place *place, int root, struct sb_error *err)
+{
+    cleanup_fd int top = -1;
+
+    top = go_to_namespace_root(place, err);
+    if (top < 0)
+        return top;
+    return sb_attach(root, AT_FDCWD, "/", SB_STEP_PIVOT_ROOT, err);
+}
+
+static int enter_root(const struct place *place, int root, struct sb_error *err)
+{
+    const struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
+    cleanup_fd int top = -1;
+    int result;
+
+    result = place->chrooted ? cover_namespace_root(place, root, err) : exchange_roots(root, err);
+    if (result < 0)
+        return result;
+    /* What a worker will see that joins this namespace must be the new root and nothing else. */
+    top = go_to_namespace_root(place, err);
+    if (top < 0)
+        return top;
+    if (!same_directory(top, root))
+        return sb_fail(err, SB_STEP_PIVOT_ROOT, EXDEV, "the namespace has another root");
     if (sys_mount_setattr(AT_FDCWD, "/", 0, &read_only) < 0)
         return sb_fail_errno(err, SB_STEP_ROOT_READ_ONLY, "/");
     return 0;
 }
 
-int sb_build_root(const struct plan *plan, struct sb_error *err)
+static int fill_root(int root, const struct plan *plan, struct sb_error *err)
 {
-    cleanup_fd int root = -1;
     int result = 0;
 
-    root = mount_root(plan, err);
-    if (root < 0)
-        return root;
     for (size_t i = 0; i < plan->entry_count && result == 0; i++)
         result = make_entry(root, &plan->entries[i], err);
     if (result == 0)
@@ -181,5 +254,23 @@ int sb_build_root(const struct plan *plan, struct sb_error *err)
         result = sb_mount_proc(root, err);
     if (result == 0)
         result = sb_mount_tmp(root, plan, err);
-    return result < 0 ? result : enter_root(root, err);
+    return result;
+}
+
+int sb_build_root(const struct plan *plan, struct sb_error *err)
+{
+    struct place place = {.namespace = -1};
+    cleanup_fd int root = -1;
+    int result;
+
+    result = make_mounts_private(&place, err);
+    if (result == 0)
+        result = root = mount_root(plan, err);
+    if (result >= 0)
+        result = fill_root(root, plan, err);
+    if (result == 0)
+        result = enter_root(&place, root, err);
+    if (place.namespace >= 0)
+        close(place.namespace);
+    return result;
 }

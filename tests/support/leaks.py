@@ -48,7 +48,7 @@ def census(pid: int | None = None) -> Census:
         pid=pid,
         fds=sum(fd_count(member) for member in [pid, *family]),
         processes=len(family),
-        cgroups=len(cgroup_directories()),
+        cgroups=len(cgroup_directories(pid)),
         mounts=len(mounts()),
         memory_kib=sum(resident_kib(member) for member in [pid, *family]),
     )
@@ -111,11 +111,12 @@ def resident_kib(pid: int) -> int:
     return 0
 
 
-def cgroup_directories() -> list[str]:
-    """Every cgroup directory with our name in its path."""
+def cgroup_directories(pid: int) -> list[str]:
+    """Every directory of the slices that process `pid` made (it puts its pid into their name); other servers have theirs."""
+    slice_name = f"{NAME}-{pid}-"
     found = []
     for folder, names, _ in os.walk(CGROUP_ROOT):
-        found += [os.path.join(folder, name) for name in names if NAME in name or NAME in folder]
+        found += [os.path.join(folder, name) for name in names if slice_name in name or slice_name in folder]
     return found
 
 
