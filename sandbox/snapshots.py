@@ -145,6 +145,9 @@ class Snapshots:
                 error if isinstance(error, dict) else None,
                 self._log_of(zygote),
             )
+        elif message.get("op") == "failed":
+            step, detail = (str(message.get(name, ""))[:100] for name in ("step", "detail"))
+            self._fail(pool, f"its sandbox was not made: {step} {detail}", None, self._log_of(zygote))
         elif message.get("op") == "ready":
             unforkable = message.get("unforkable")
             reasons = [str(item)[:100] for item in unforkable[:8]] if isinstance(unforkable, list) else []

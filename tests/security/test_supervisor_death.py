@@ -68,7 +68,7 @@ def test_sandboxes_die_with_their_supervisor(dead_supervisor: list[int]) -> None
 
 def test_a_successor_removes_what_was_left(tmp_path: Path, dead_supervisor: list[int]) -> None:
     note = (tmp_path / "run" / "sandbox" / "lock").read_text()
-    left = [str(path) for path in cgroup_directories() if str(path) in note]
+    left = [path for path in cgroup_directories(json.loads(note)["pid"]) if path in note]
     assert left, "the dead supervisor's cgroups are what this test is about"
     host = Host.prepare(tmp_path / "run", tmp_path)
     try:
