@@ -132,7 +132,9 @@ class Supervisor:
             return
         if known is not None:
             self.undefine(spec.key)
-        wanted = spec.snapshot != "off"
+        # Workers forked from a snapshot share a sandbox, so `auto` never takes one where the isolation mode keeps invocations apart.
+        apart = spec.snapshot == "auto" and spec.isolation != "reuse"
+        wanted = spec.snapshot != "off" and not apart
         pool = VersionPool(
             spec,
             SnapshotState.NONE if wanted else SnapshotState.OFF,
@@ -143,6 +145,9 @@ class Supervisor:
         self._zygotes.get(spec.runtime)
         if wanted and prepare:
             self._snapshots.start(pool)
+        elif apart:
+            pool.snapshot_why = f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
+            self._loop.call_soon(self._snapshot_settled, pool, "off", pool.snapshot_why, None, "")
 
     def undefine(self, key: str) -> None:
         """No new calls. Lent workers finish what they do; the rest goes now."""
