@@ -115,3 +115,13 @@ def handler(event, context):
     client = server.client()
     with function(client, source, files=files) as name:
         assert invoke(client, name)[0] == ["my cffi", "my gateway", "my orjson", "my sandbox"]
+
+
+def test_auto_takes_no_snapshot_where_it_would_let_callers_share_tmp(server: Server) -> None:
+    client = server.client()
+    source = "def handler(e, c):\n    return 1\n"
+    for isolation, state in (("reuse", "on"), ("request", "off")):
+        with function(client, source, isolation=isolation, snapshot="auto") as name:
+            configuration = get(server, f"/2015-03-31/functions/{name}/configuration")
+        assert configuration["Forklight"]["SnapshotState"] == state
+        assert ("share /tmp" in configuration["Forklight"]["SnapshotWhy"]) == (state == "off")
