@@ -105,12 +105,12 @@ int sb_mount_dev(int root, const struct plan *plan, struct sb_error *err)
 
 /* Facts about the host or about others that no function needs: they read as empty. */
 static const char *const masked_files[] = {
-    "proc/buddyinfo",    "proc/cmdline",       "proc/diskstats",  "proc/interrupts",
-    "proc/iomem",        "proc/ioports",       "proc/kallsyms",   "proc/kcore",
-    "proc/key-users",    "proc/keys",          "proc/kmsg",       "proc/modules",
-    "proc/pagetypeinfo", "proc/sched_debug",   "proc/schedstat",  "proc/slabinfo",
-    "proc/softirqs",     "proc/sysrq-trigger", "proc/timer_list", "proc/timer_stats",
-    "proc/vmallocinfo",  "proc/zoneinfo",
+    "proc/buddyinfo",   "proc/cmdline",      "proc/diskstats",     "proc/interrupts",
+    "proc/iomem",       "proc/ioports",      "proc/kallsyms",      "proc/kcore",
+    "proc/key-users",   "proc/keys",         "proc/kmsg",          "proc/locks",
+    "proc/modules",     "proc/pagetypeinfo", "proc/sched_debug",   "proc/schedstat",
+    "proc/slabinfo",    "proc/softirqs",     "proc/sysrq-trigger", "proc/timer_list",
+    "proc/timer_stats", "proc/vmallocinfo",  "proc/zoneinfo",
 };
 
 /* Places where a write would change the host; the ids alone forbid most of them, this forbids all.
