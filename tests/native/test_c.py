@@ -27,7 +27,10 @@ def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() != 0:
         folder = tmp_path_factory.mktemp("native-build")
     answer = subprocess.run(
-        ["make", "-s", "-C", str(NATIVE), f"BUILD={folder}", "all"], capture_output=True, text=True, check=False
+        ["make", "-s", "-C", str(NATIVE), f"BUILD={folder}", "all"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr
     return folder

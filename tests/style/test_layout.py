@@ -15,7 +15,9 @@ TOP_LEVEL = {
 LONGEST_FILE = 500
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 # A committed file that names one of these works on one machine only.
-MACHINE_PATH = re.compile(rb"(?<![A-Za-z0-9_.}])/(work|farm|root|home/[a-z]+)/[A-Za-z.]|/tmp/(plan|bash_jobs)")
+MACHINE_PATH = re.compile(
+    rb"(?<![A-Za-z0-9_.}])/(work|farm|root|home/[a-z]+)/[A-Za-z.]|/tmp/(plan|bash_jobs)"
+)
 
 
 def tracked(root: Path) -> list[Path]:
