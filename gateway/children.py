@@ -46,6 +46,11 @@ class Child:
     def pid(self) -> int:
         return self._process.pid if self._process is not None else 0
 
+    @property
+    def pidfd(self) -> int:
+        """-1 while there is no process."""
+        return self._pidfd
+
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = json.dumps({**self._config, "parent": os.getpid()})

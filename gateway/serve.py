@@ -77,6 +77,7 @@ class _Server:
             "gid": gid,
         }
         self._doors: list[Child] = []
+        self._children: list[Child] = []  # the doors and control
         self._peers: dict[str, DoorPeer] = {}
 
     async def run(self) -> int:
@@ -89,6 +90,7 @@ class _Server:
             loop,
             concurrency=self._settings.concurrency,
             idle_timeout=self._settings.idle_timeout_s,
+            other_children=lambda: [child.pidfd for child in self._children if child.pidfd >= 0],
         )
         supervisor.start()
         control_ready = asyncio.Event()
@@ -99,6 +101,7 @@ class _Server:
             loop,
             lambda sock: supervisor.add_control(sock, control_ready.set, lambda: None),
         )
+        self._children.append(control)
         try:
             control.start()
             if not await _first(stop, control_ready):
@@ -134,6 +137,7 @@ class _Server:
 
             door = Child(name, "door", {**self._child_config, "index": index}, loop, attach)
             self._doors.append(door)
+            self._children.append(door)
             door.start()
         for index, ready in enumerate(all_ready):
             if not await _first(stop, ready):

@@ -39,7 +39,8 @@ class Host:
     ) -> None:
         self.rootless = rootless
         self.report = IsolationReport()
-        self.seccomp_program = seccomp.compile_program(platform.machine())
+        self.worker_filter = seccomp.compile_program(platform.machine(), may_clone_parent=False)
+        self.zygote_filter = seccomp.compile_program(platform.machine(), may_clone_parent=True)
         self._folder = folder
         self._lock_fd = lock_fd
         self._tree = tree
@@ -174,7 +175,7 @@ class Host:
             self.report,
             rootless=self.rootless,
             tree=self._tree,
-            seccomp=bool(self.seccomp_program),
+            seccomp=bool(self.worker_filter),
             tmp_without_image=no_image,
         )
 

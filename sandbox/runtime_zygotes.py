@@ -41,9 +41,12 @@ class RuntimeZygotes:
         with theirs:
             pidfd = spawn_zygote([str(interpreter.path), "-I", "-S", str(START)], theirs, None)
         zygote = Zygote(ours, pidfd, self._loop, lambda: self._lost(runtime))
-        zygote.hello(self._host.seccomp_program)
+        zygote.hello(worker_filter=self._host.worker_filter, zygote_filter=self._host.zygote_filter)
         self._zygotes[runtime] = zygote
         return zygote
+
+    def pidfds(self) -> list[int]:
+        return [zygote.pidfd for zygote in self._zygotes.values() if zygote.pidfd >= 0]
 
     def close(self) -> None:
         zygotes, self._zygotes = self._zygotes, {}

@@ -68,6 +68,9 @@ class ShellPool:
     def live(self) -> int:
         return len(self._live)
 
+    def pidfds(self) -> list[int]:
+        return [shell.pidfd for shell in self._live.values() if shell.pidfd >= 0]
+
     def keep(self, kind: ShellKind, count: int) -> None:
         """Keep `count` shells of this kind ready from now on."""
         self._kinds[kind].target = count

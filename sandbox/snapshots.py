@@ -44,6 +44,11 @@ class Snapshots:
         self._shells = shells
         self._zygotes = zygotes
         self._settled = settled
+        self._alive: list[FunctionZygote] = []
+
+    def pidfds(self) -> list[int]:
+        """Of every function zygote that is not reaped; -1 for one that is being forked."""
+        return [zygote.zygote.pidfd for zygote in self._alive]
 
     def start(self, pool: VersionPool) -> None:
         pool.snapshot = SnapshotState.STARTING
@@ -89,6 +94,7 @@ class Snapshots:
             started_at=self._loop.time(),
         )
         pool.zygote = function_zygote
+        self._alive.append(function_zygote)
         self._loop.add_reader(log_read, self._read_log, function_zygote)
         trees: list[tuple[str, int]] = []
         try:
@@ -132,6 +138,7 @@ class Snapshots:
             pidfd_kill(pidfd)
 
     def _fork_failed(self, pool: VersionPool, zygote: FunctionZygote, error: OSError) -> None:
+        self._alive.remove(zygote)
         self._fail(pool, f"no zygote: {error}", None, self._log_of(zygote))
 
     def _said(self, pool: VersionPool, zygote: FunctionZygote, message: Message) -> None:
@@ -165,6 +172,8 @@ class Snapshots:
             self._fail(pool, why, None, self._log_of(zygote))
 
     def _lost(self, pool: VersionPool, zygote: FunctionZygote) -> None:
+        if zygote in self._alive:
+            self._alive.remove(zygote)
         if pool.zygote is not zygote:
             self._end(zygote)
         elif pool.snapshot is SnapshotState.STARTING:

@@ -19,7 +19,7 @@ from sandbox.forking import Forker
 from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
 from sandbox.peers import ControlPeer, DoorPeer
-from sandbox.processes import pidfd_kill, reap
+from sandbox.processes import pidfd_kill, reap, reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
@@ -45,7 +45,10 @@ DEFAULT_KIND = ShellKind("none", 512)
 
 
 class Supervisor:
-    """`concurrency`: workers at most, all functions together. `idle_timeout`: seconds an idle worker is kept."""
+    """`concurrency`: workers at most, all functions together. `idle_timeout`: seconds an idle worker is kept.
+
+    `other_children` names the pidfds of children of this process that are not the supervisor's to reap.
+    """
 
     def __init__(
         self,
@@ -55,12 +58,14 @@ class Supervisor:
         concurrency: int = 1000,
         idle_timeout: float = 300.0,
         spare_shells: int = 4,
+        other_children: Callable[[], list[int]] = list,
     ) -> None:
         self._host = host
         self._loop = loop
         self._concurrency = concurrency
         self._idle_timeout = idle_timeout
         self._spare_shells = spare_shells
+        self._other_children = other_children
         self._pools: dict[str, VersionPool] = {}
         self._workers: dict[int, Worker] = {}
         self._doors: set[DoorPeer] = set()
@@ -143,6 +148,8 @@ class Supervisor:
         self._pools[spec.key] = pool
         # The first call of a runtime must not wait for its interpreter to start.
         self._zygotes.get(spec.runtime)
+        if prepare:
+            self._host.prepare_tmp(spec.limits.tmp_mb)
         if wanted and prepare:
             self._snapshots.start(pool)
         elif apart:
@@ -494,4 +501,12 @@ class Supervisor:
                 if zygote is not None and now - zygote.started_at > ZYGOTE_IDLE_S:
                     self._snapshots.stop(pool)
         self._shells.tick()
+        self._reap_strays()
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
+
+    def _reap_strays(self) -> None:
+        """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending."""
+        known = [worker.pidfd for worker in self._workers.values()] + self._snapshots.pidfds()
+        if -1 in known:
+            return  # a child of ours has been born and we do not know it yet
+        reap_strays([*known, *self._zygotes.pidfds(), *self._shells.pidfds(), *self._other_children()])

@@ -60,11 +60,23 @@ class Zygote:
             loop.add_reader(pidfd, self._died)
 
     @property
+    def pidfd(self) -> int:
+        """-1 while it is not known, and after its death."""
+        return self._pidfd
+
+    @property
     def alive(self) -> bool:
         return not self._gone
 
-    def hello(self, seccomp_program: bytes) -> None:
-        self._link.send({"op": "hello", "seccomp": base64.b64encode(seccomp_program).decode()})
+    def hello(self, *, worker_filter: bytes, zygote_filter: bytes) -> None:
+        """The seccomp programs of its children by role: only a function zygote may clone with CLONE_PARENT."""
+        self._link.send(
+            {
+                "op": "hello",
+                "seccomp_worker": base64.b64encode(worker_filter).decode(),
+                "seccomp_zygote": base64.b64encode(zygote_filter).decode(),
+            }
+        )
 
     def init(self, document: dict[str, object]) -> None:
         self._link.send({"op": "init", "document": document})

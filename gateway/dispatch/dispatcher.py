@@ -21,7 +21,7 @@ from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
-from gateway.dispatch.worker_pool import PATIENCE_NS, Lend, WorkerPool
+from gateway.dispatch.worker_pool import IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
 from gateway.model.invocation import (
     MISSING_TENANT,
     Invocation,
@@ -102,13 +102,14 @@ class Dispatcher:
             pool = self._add_pool(pool_key, invocation)
         now = _steady()
         invocation.admitted_ns = now
-        idle = pool.idle
-        while idle:
-            worker = idle.pop()
-            if worker.start(invocation, now):
-                pool.busy += 1
-                return
-            self.part_with(worker, "release")
+        if not pool.waiting and pool.wake_another(now):
+            idle = pool.idle
+            while idle:
+                worker = idle.pop()
+                if worker.start(invocation, now):
+                    pool.busy += 1
+                    return
+                self.part_with(worker, "release")
         self._queue(pool, invocation, now)
 
     def answered(
@@ -160,7 +161,7 @@ class Dispatcher:
         if receipt.cold:
             pool.stats.cold += 1
         else:
-            pool.note_service(duration)
+            pool.note_service(handler_ns)
 
     # ---- waiting for a worker ------------------------------------------------------------------------------
 
@@ -186,7 +187,16 @@ class Dispatcher:
         self.clock.start()
 
     def _ask(self, pool: WorkerPool, now: int) -> None:
-        """Borrow as many workers as the queue justifies."""
+        """Wake idle workers, and borrow more, as the queue justifies."""
+        while pool.waiting and pool.idle and pool.wake_another(now):
+            worker = pool.idle.pop()
+            invocation = pool.waiting.popleft()
+            if worker.start(invocation, now):
+                pool.busy += 1
+            else:
+                pool.waiting.appendleft(invocation)
+                invocation.holder = pool
+                self.part_with(worker, "release")
         supervisor = self._supervisor
         wanted = pool.lends_wanted(now)
         if supervisor is None:
@@ -197,9 +207,10 @@ class Dispatcher:
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
         if len(pool.waiting) > len(pool.lends) and not pool.patience_armed:
             pool.patience_armed = True
-            wait_ns = pool.waiting[0].admitted_ns + PATIENCE_NS - now
+            patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
+            wait_ns = pool.waiting[0].admitted_ns + patience_ns - now
             if wait_ns <= 0:
-                wait_ns = PATIENCE_NS
+                wait_ns = patience_ns
             self.loop.call_later(wait_ns / 1e9 + 0.0005, self._patience_over, pool)
 
     def _patience_over(self, pool: WorkerPool) -> None:

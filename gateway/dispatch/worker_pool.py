@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 # A worker that answers in microseconds serves a short queue sooner than a new worker could be had.
 PATIENCE_NS = 2_000_000
+# The same for a worker that is there but cold: two that stay in the processor's caches do more than sixteen in turn.
+IDLE_PATIENCE_NS = 1_000_000
+# A handler that takes less than this is worth queueing for (by its own clock: a busy host must not look like a slow function).
+SHORT_HANDLER_NS = 100_000
+# What a call costs besides its handler, roughly.
+ROUND_TRIP_NS = 50_000
 # Up to this many busy workers there is a CPU for one more, so a waiting invocation asks for one at once.
-EAGER_WORKERS = max(2, os.cpu_count() or 1)
+EAGER_WORKERS = int(os.environ.get("FL_EAGER", "0")) or max(2, os.cpu_count() or 1)
 # A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
 PIPELINE_INIT_US = 20_000
 
@@ -76,10 +82,20 @@ class WorkerPool:
         self._grow_at = 0  # not again before
         self.patience_armed = False  # a timer will look at the queue again
 
-    def note_service(self, nanoseconds: int) -> None:
-        """One warm call's time, smoothed."""
+    def note_service(self, handler_ns: int) -> None:
+        """One warm call's time in the handler, smoothed."""
         known = self.service_ns
-        self.service_ns = nanoseconds if known < 0 else known + (nanoseconds - known) // 8
+        self.service_ns = handler_ns if known < 0 else known + (handler_ns - known) // 8
+
+    def wake_another(self, now: int) -> bool:
+        """Whether an idle worker takes what waits, or what comes, rather than one of the busy ones when it is done."""
+        return (
+            self.busy < EAGER_WORKERS
+            or self.service_ns > SHORT_HANDLER_NS
+            or self.service_ns < 0
+            or self.one_shot
+            or (len(self.waiting) > 0 and now - self.waiting[0].admitted_ns >= IDLE_PATIENCE_NS)
+        )
 
     def lends_wanted(self, now: int) -> int:
         """How many more workers to ask for now.
@@ -87,11 +103,11 @@ class WorkerPool:
         0 with invocations left uncovered means: ask again when the oldest has waited for PATIENCE_NS.
         """
         waiting = self.waiting
-        uncovered = len(waiting) - len(self.lends)
+        uncovered = len(waiting) - len(self.lends) - len(self.idle)
         if uncovered <= 0:
             return 0
         active = self.busy + len(self.lends)
-        expected = self.service_ns * len(waiting)
+        expected = (self.service_ns + ROUND_TRIP_NS) * len(waiting)
         if self.one_shot or self.service_ns < 0 or expected > PATIENCE_NS * active:
             return uncovered
         if now - waiting[0].admitted_ns < PATIENCE_NS:

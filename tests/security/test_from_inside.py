@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any
 
 import pytest
 
 from tests.support.deploy import function, invoke
+from tests.support.processes import zombies_of
 from tests.support.server import Server
 
 PROBE = '''
@@ -214,3 +216,25 @@ def handler(event, context):
             assert response["FunctionError"] == "Unhandled", (attack, answer)
             assert json.dumps(answer) != '"forged"'
             assert invoke(client, name, "well")[0] == "well"
+
+
+def test_a_child_that_makes_the_supervisor_its_parent_is_reaped(server: Server) -> None:
+    """clone(CLONE_PARENT) is refused in plain workers; a function zygote's children may use it, and their children are reaped."""
+    source = """
+import ctypes, os, signal
+def handler(event, context):
+    libc = ctypes.CDLL(None, use_errno=True)
+    SYS_clone = 56 if os.uname().machine == "x86_64" else 220
+    pid = libc.syscall(SYS_clone, 0x8000 | signal.SIGCHLD, None, None, None, None)
+    if pid == 0:
+        os._exit(0)
+    return ctypes.get_errno() if pid == -1 else 0
+"""
+    client = server.client()
+    for snapshot, expected in (("off", (1, 38)), ("on", (0,))):
+        with function(client, source, snapshot=snapshot) as name:
+            assert invoke(client, name, {})[0] in expected
+    deadline = time.monotonic() + 10
+    while (left := zombies_of(server.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []

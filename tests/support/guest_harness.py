@@ -291,7 +291,8 @@ class GuestHarness(_Forking):
         theirs.close()
         harness = cls(control, pid)
         harness.runtime = runtime
-        harness.send({"op": "hello", "seccomp": base64.b64encode(seccomp).decode()})
+        program = base64.b64encode(seccomp).decode()
+        harness.send({"op": "hello", "seccomp_worker": program, "seccomp_zygote": program})
         return harness
 
     def fork(

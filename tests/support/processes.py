@@ -36,6 +36,11 @@ def role_of(server_pid: int, role: str) -> list[int]:
     return [pid for pid in children_of(server_pid) if f"gateway.app {role} " in command_of(pid) + " "]
 
 
+def zombies_of(pid: int) -> list[int]:
+    """Dead children that nobody has reaped."""
+    return [child for child in children_of(pid) if "zombie" in _state(child)]
+
+
 def alive(pid: int) -> bool:
     return os.path.exists(f"/proc/{pid}") and "zombie" not in _state(pid)
 

@@ -43,9 +43,12 @@ _TREE = "tree:"
 class ForkServer:
     """`control` is the zygote's control socket. Inside a sandbox (`sandboxed`) clone3 is forbidden and there is nothing to drop.
 
-    Without `fork_hooks` the child has to call reseed.after_quick_fork()."""
+    `seccomp` is the filter program of each role a child can have. Without `fork_hooks` the child has to call
+    reseed.after_quick_fork()."""
 
-    def __init__(self, control: _socket.socket, seccomp: bytes, *, sandboxed: bool, fork_hooks: bool) -> None:
+    def __init__(
+        self, control: _socket.socket, seccomp: Mapping[str, bytes], *, sandboxed: bool, fork_hooks: bool
+    ) -> None:
         self._control = control
         self._seccomp = seccomp
         self._sandboxed = sandboxed
@@ -118,7 +121,7 @@ class ForkServer:
             uid=_number(order, "uid") if ids else 0,
             gid=_number(order, "gid") if ids else 0,
             workdir=_TASK_ROOT if sandbox else None,
-            seccomp=self._seccomp,
+            seccomp=self._seccomp.get(role, b""),
             legacy=self._sandboxed,
             control=role == "zygote",
             hooks=self._fork_hooks,

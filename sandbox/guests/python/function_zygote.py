@@ -53,7 +53,7 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
     init_us = (time.perf_counter_ns() - started) // 1000
     messages.send(control, {"op": "ready", "init_us": init_us, "unforkable": obstacles})
     hooks = fork_hooks.needed()
-    if ForkServer(control, b"", sandboxed=True, fork_hooks=hooks).serve() is None:
+    if ForkServer(control, {}, sandboxed=True, fork_hooks=hooks).serve() is None:
         sys.exit(0)
     if not hooks:
         reseed.after_quick_fork()

@@ -47,7 +47,10 @@ def main() -> None:
     received = messages.receive(control)
     if received is None or received[0].get("op") != "hello":
         sys.exit("a zygote's first message is hello")
-    seccomp = binascii.a2b_base64(str(received[0].get("seccomp") or ""))
+    hello = received[0]
+    seccomp = {
+        role: binascii.a2b_base64(str(hello.get(f"seccomp_{role}") or "")) for role in ("worker", "zygote")
+    }
     gc.collect()
     fill_the_holes()
     gc.freeze()
