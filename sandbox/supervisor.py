@@ -7,26 +7,22 @@ One thread, one loop; every method returns at once. What takes time (a sandbox, 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable
 
-from sandbox.errors import SandboxError
-from sandbox.forking import Forker
 from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
 from sandbox.peers import ControlPeer, DoorPeer
-from sandbox.processes import pidfd_kill, reap, reap_strays
+from sandbox.processes import reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
-from sandbox.shells import Shell
 from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
 from sandbox.version_pool import ACTIVE_S, LendRequest, SnapshotState, VersionPool
-from sandbox.worker import HEADER, READY, Worker
+from sandbox.worker import Worker
+from sandbox.worker_keeper import WorkerKeeper
 from sandbox.worker_state import WorkerState
 
 log = logging.getLogger("forklight.sandbox")
@@ -39,8 +35,6 @@ TICK_S = 1.0
 # Spares are refilled a moment after the call that took one, so that the fork does not compete with it.
 REFILL_DELAY_S = 0.002
 ZYGOTE_IDLE_S = 600.0
-# A leaf of a worker in a function zygote's sandbox may hold strays for a moment after the kill.
-_REMOVE_RETRY_S = 0.02
 DEFAULT_KIND = ShellKind("none", 512)
 
 
@@ -67,13 +61,21 @@ class Supervisor:
         self._spare_shells = spare_shells
         self._other_children = other_children
         self._pools: dict[str, VersionPool] = {}
-        self._workers: dict[int, Worker] = {}
         self._doors: set[DoorPeer] = set()
         self._control: ControlPeer | None = None
         self._shells = ShellPool(host, loop, spare_shells)
         self._zygotes = RuntimeZygotes(host, loop)
         self._snapshots = Snapshots(host, loop, self._shells, self._zygotes, self._snapshot_settled)
-        self._forker = Forker(host, loop, self._zygotes, self._forked, self._fork_failed, itertools.count(1))
+        self._keeper = WorkerKeeper(
+            host,
+            loop,
+            self._shells,
+            self._zygotes,
+            self._snapshots,
+            self._pools.get,
+            self._pump,
+            self._start_failed,
+        )
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
@@ -92,13 +94,13 @@ class Supervisor:
         for pool in self._pools.values():
             pool.retired = True
             self._snapshots.stop(pool)
-        for worker in list(self._workers.values()):
-            self._kill(worker, "shutdown")
+        for worker in list(self._keeper.workers.values()):
+            self._keeper.kill(worker, "shutdown")
         self._zygotes.close()
         self._shells.close()
         deadline = self._loop.time() + 10.0
         # A sum over many deaths, once in our life: not worth an event.
-        while (self._workers or self._shells.live) and self._loop.time() < deadline:  # noqa: ASYNC110
+        while (self._keeper.workers or self._shells.live) and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         for door in list(self._doors):
             door.close()
@@ -164,7 +166,7 @@ class Supervisor:
         pool.retired = True
         self._deny_all(pool, "unknown", "the function was deleted or changed")
         for worker in [*pool.spares, *pool.idle]:
-            self._kill(worker, "retired")
+            self._keeper.kill(worker, "retired")
         self._snapshots.stop(pool)
         for door in self._doors:
             door.recall(key, 1 << 20)
@@ -195,7 +197,7 @@ class Supervisor:
         worker.door = None
         pool = self._pools.get(worker.key)
         if pool is None or pool.spec.isolation == "request":
-            self._kill(worker, "retired")
+            self._keeper.kill(worker, "retired")
             return
         worker.become(WorkerState.IDLE)
         worker.since = self._loop.time()
@@ -205,7 +207,7 @@ class Supervisor:
     def end(self, door: DoorPeer, worker_id: int, why: str) -> None:
         worker = door.workers.get(worker_id)
         if worker is not None:
-            self._kill(worker, why)
+            self._keeper.kill(worker, why)
 
     def initialised(self, door: DoorPeer, worker_id: int) -> None:
         """The door read this worker's READY: its CPU share holds from here on (init runs unthrottled, as on Lambda)."""
@@ -220,7 +222,7 @@ class Supervisor:
             if any(request.door is door for request in pool.waiting):
                 pool.waiting = type(pool.waiting)(r for r in pool.waiting if r.door is not door)
         for worker in list(door.workers.values()):
-            self._kill(worker, "door died")
+            self._keeper.kill(worker, "door died")
 
     def _pump(self, pool: VersionPool) -> None:
         """Serve who waits from what is free, then start what is missing."""
@@ -247,7 +249,7 @@ class Supervisor:
         worker.tenant = request.tenant
         request.door.workers[worker.worker_id] = worker
         if worker.failure:
-            self._kill(worker, worker.failure)
+            self._keeper.kill(worker, worker.failure)
 
     def _grow(self, pool: VersionPool) -> None:
         if pool.snapshot is SnapshotState.NONE:
@@ -260,7 +262,7 @@ class Supervisor:
                 self._at_limit(pool)
                 return
             pool.forked_on_demand = self._loop.time()
-            self._start_worker(pool)
+            self._keeper.start(pool)
 
     def _room_for(self, pool: VersionPool) -> bool:
         limit = pool.spec.max_workers
@@ -270,12 +272,12 @@ class Supervisor:
             return True
         for other in self._pools.values():
             for worker in [*other.idle, *(other.spares if other is not pool else [])]:
-                self._kill(worker, "evicted")
+                self._keeper.kill(worker, "evicted")
                 return True
         return False
 
     def _count(self) -> int:
-        return len(self._workers) + sum(pool.starting for pool in self._pools.values())
+        return len(self._keeper.workers) + sum(pool.starting for pool in self._pools.values())
 
     def _at_limit(self, pool: VersionPool) -> None:
         """Nothing can be started: perhaps a door holds an idle worker of this function; else the caller is throttled."""
@@ -297,97 +299,12 @@ class Supervisor:
             request = pool.waiting.popleft()
             request.door.denied(request.lend_id, why, detail, error)
 
-    # -- starting ------------------------------------------------------------------------------------------------
-
-    def _start_worker(self, pool: VersionPool) -> None:
-        if pool.snapshot is SnapshotState.ON and pool.zygote is not None:
-            try:
-                worker = self._forker.fork_from(pool.spec, pool.zygote)
-            except OSError as error:
-                self._start_failed(pool, error)
-                return
-            pool.zygote.users += 1
-            worker.zygote = pool.zygote
-            self._add(pool, worker)
-            return
-        pool.starting += 1
-        kind = ShellKind(pool.spec.network, pool.spec.limits.tmp_mb)
-        self._shells.take(kind, lambda shell: self._got_shell(pool, shell))
-
-    def _got_shell(self, pool: VersionPool, shell: Shell | SandboxError) -> None:
-        pool.starting -= 1
-        if isinstance(shell, SandboxError):
-            self._start_failed(pool, shell)
-            return
-        if pool.retired or self._closing:
-            self._shells.retire(shell)
-            return
-        try:
-            worker = self._forker.fork_into(pool.spec, shell)
-        except OSError as error:
-            self._shells.retire(shell)
-            self._start_failed(pool, error)
-            return
-        self._add(pool, worker)
-
-    def _add(self, pool: VersionPool, worker: Worker) -> None:
-        self._workers[worker.worker_id] = worker
-        pool.workers[worker.worker_id] = worker
-        pool.spares.append(worker)
-        # Watched only while nobody has it: a lent worker's READY is read by the door.
-        self._loop.add_reader(worker.channel_fd, self._first_frame, worker)
-        self._pump(pool)
+    # -- ahead of demand -----------------------------------------------------------------------------------------
 
     def _start_failed(self, pool: VersionPool, error: OSError) -> None:
-        log.error("worker of %s not started: %s", pool.spec.key, error)
-        pool.failed_spares += 1
         if pool.waiting:
             request = pool.waiting.popleft()
             request.door.denied(request.lend_id, "unavailable", str(error))
-
-    def _forked(self, worker: Worker) -> None:
-        self._loop.add_reader(worker.pidfd, self._died, worker)
-        if worker.state is WorkerState.DYING:
-            pidfd_kill(worker.pidfd)
-
-    def _fork_failed(self, worker: Worker, error: SandboxError) -> None:
-        log.error("fork for %s failed: %s", worker.key, error)
-        worker.failure = str(error)
-        self._kill(worker, "failed")
-        self._bury(worker, {"kind": "failed", "detail": str(error)})
-
-    def _first_frame(self, worker: Worker) -> None:
-        """A worker nobody has yet said something: READY makes it a spare, anything else ends it."""
-        sock = socket.socket(fileno=os.dup(worker.channel_fd))
-        try:
-            head = sock.recv(HEADER.size, socket.MSG_PEEK)
-            if len(head) == HEADER.size:
-                length, kind, _, aux, _ = HEADER.unpack(head)
-                if kind == READY and length == 0:
-                    sock.recv(HEADER.size)
-                    self._loop.remove_reader(worker.channel_fd)
-                    self._spare_ready(worker, aux)
-                    return
-        except BlockingIOError:
-            return
-        except OSError as error:
-            worker.failure = str(error)
-        finally:
-            sock.close()
-        self._loop.remove_reader(worker.channel_fd)
-        pool = self._pools.get(worker.key)
-        if pool is not None:
-            pool.failed_spares += 1
-        self._kill(worker, "init failed")
-
-    def _spare_ready(self, worker: Worker, init_us: int) -> None:
-        worker.become(WorkerState.SPARE)
-        worker.init_us = min(init_us, 1 << 40)
-        pool = self._pools.get(worker.key)
-        if pool is not None:
-            worker.leaf.set_limits(pool.spec.limits)
-            pool.failed_spares = 0
-            self._pump(pool)
 
     def _refill_soon(self, pool: VersionPool) -> None:
         if pool.spec.key not in self._refilling and not self._closing:
@@ -401,11 +318,11 @@ class Supervisor:
         zygote = pool.zygote
         if zygote is not None and pool.snapshot is SnapshotState.ON:
             while len(zygote.leaves) < LEAVES_AHEAD:
-                zygote.leaves.append(self._forker.new_leaf(pool.spec))
+                self._keeper.make_leaf_ahead(pool)
         for _ in range(pool.spares_to_start(self._loop.time())):
             if self._count() >= self._concurrency:
                 return
-            self._start_worker(pool)
+            self._keeper.start(pool)
 
     def _snapshot_settled(
         self, pool: VersionPool, state: str, why: str, error: object, init_log: str
@@ -420,82 +337,17 @@ class Supervisor:
         else:
             self._pump(pool)
 
-    # -- ending --------------------------------------------------------------------------------------------------
-
-    def _kill(self, worker: Worker, why: str) -> None:
-        if worker.state in (WorkerState.DYING, WorkerState.DEAD):
-            return
-        pool = self._pools.get(worker.key)
-        if pool is not None:
-            pool.drop(worker)
-        if worker.state is WorkerState.STARTING:
-            self._loop.remove_reader(worker.channel_fd)
-        worker.killed_for = why
-        worker.become(WorkerState.DYING)
-        if worker.shell is None:
-            worker.leaf.kill()
-        if worker.pidfd >= 0:
-            pidfd_kill(worker.pidfd)
-        # Not before the worker: pid 1 could otherwise wait for a zombie that only we can reap (it does not, but costs time).
-        if worker.shell is not None and worker.pidfd >= 0:
-            self._shells.retire(worker.shell)
-
-    def _died(self, worker: Worker) -> None:
-        status = reap(worker.pidfd)
-        if status is None:
-            return
-        self._loop.remove_reader(worker.pidfd)
-        self._bury(worker, self._outcome(worker, status.kind, status.code))
-
-    def _outcome(self, worker: Worker, kind: str, code: int) -> dict[str, object]:
-        if worker.killed_for:
-            why = "timeout" if worker.killed_for == "timeout" else "killed"
-            return {"kind": why, "detail": worker.killed_for}
-        if kind == "signal" and code == 9 and worker.leaf.oom_kills() > 0:
-            return {"kind": "oom", "signal": code}
-        return {"kind": kind, "code": code, "signal": code if kind == "signal" else 0}
-
-    def _bury(self, worker: Worker, outcome: dict[str, object]) -> None:
-        """The process is gone (or never was): tell its door, give up what it ran in."""
-        pool = self._pools.get(worker.key)
-        if worker.state is WorkerState.STARTING:
-            self._loop.remove_reader(worker.channel_fd)
-        if pool is not None:
-            pool.drop(worker)
-            pool.workers.pop(worker.worker_id, None)
-        worker.become(WorkerState.DEAD)
-        self._workers.pop(worker.worker_id, None)
-        if worker.door is not None:
-            worker.door.workers.pop(worker.worker_id, None)
-            worker.door.died(worker, outcome)
-            worker.door = None
-        for fd in (worker.channel_fd, worker.log_fd, worker.pidfd):
-            if fd >= 0:
-                os.close(fd)
-        if worker.shell is not None:
-            self._shells.retire(worker.shell)
-        else:
-            self._remove_leaf(worker)
-        if pool is not None and pool.waiting:
-            self._pump(pool)
-
-    def _remove_leaf(self, worker: Worker) -> None:
-        worker.leaf.kill()
-        if not worker.leaf.remove():
-            self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
-        elif worker.zygote is not None:
-            self._snapshots.leave(worker.zygote)
-            worker.zygote = None
+    # -- once a second -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         now = self._loop.time()
         for pool in list(self._pools.values()):
             for worker in pool.expired(now, self._idle_timeout):
-                self._kill(worker, "idle")
+                self._keeper.kill(worker, "idle")
             for worker in list(pool.spares):
                 if worker.state is WorkerState.STARTING and now - worker.forked_at > INIT_LIMIT_S:
                     pool.failed_spares += 1
-                    self._kill(worker, "init timeout")
+                    self._keeper.kill(worker, "init timeout")
             if pool.snapshot is SnapshotState.ON and now - pool.last_lend > ZYGOTE_IDLE_S:
                 zygote = pool.zygote
                 if zygote is not None and now - zygote.started_at > ZYGOTE_IDLE_S:
@@ -506,7 +358,7 @@ class Supervisor:
 
     def _reap_strays(self) -> None:
         """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending."""
-        known = [worker.pidfd for worker in self._workers.values()] + self._snapshots.pidfds()
+        known = [worker.pidfd for worker in self._keeper.workers.values()] + self._snapshots.pidfds()
         if -1 in known:
             return  # a child of ours has been born and we do not know it yet
         reap_strays([*known, *self._zygotes.pidfds(), *self._shells.pidfds(), *self._other_children()])

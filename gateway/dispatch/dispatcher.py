@@ -102,8 +102,8 @@ class Dispatcher:
             pool = self._add_pool(pool_key, invocation)
         now = _steady()
         invocation.admitted_ns = now
-        if not pool.waiting and pool.wake_another(now):
-            idle = pool.idle
+        idle = pool.idle
+        if idle and not pool.waiting and pool.wake_another(now):
             while idle:
                 worker = idle.pop()
                 if worker.start(invocation, now):
@@ -205,7 +205,7 @@ class Dispatcher:
             lend = Lend(pool)
             pool.lends.append(lend)
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
-        if len(pool.waiting) > len(pool.lends) and not pool.patience_armed:
+        if not pool.patience_armed and pool.waiting and (pool.idle or len(pool.waiting) > len(pool.lends)):
             pool.patience_armed = True
             patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
             wait_ns = pool.waiting[0].admitted_ns + patience_ns - now

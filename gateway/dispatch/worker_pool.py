@@ -1,7 +1,8 @@
 """The workers of one function version (and one tenant) that this door has, and the invocations that wait for one.
 
-Decisions only, no I/O: the dispatcher carries them out.  Invariants: an invocation waits only when no worker is
-idle; idle workers are taken last in, first out, so that what is not needed grows old and goes back.
+Decisions only, no I/O: the dispatcher carries them out.  Idle workers are taken last in, first out, so that what is
+not needed grows old and goes back.  Handlers of microseconds are served by few workers in turn: waking one more costs
+more than waiting for one that is awake.  Patience bounds that wait when the guess was wrong.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 PATIENCE_NS = 2_000_000
 # The same for a worker that is there but cold: two that stay in the processor's caches do more than sixteen in turn.
 IDLE_PATIENCE_NS = 1_000_000
-# A handler that takes less than this is worth queueing for (by its own clock: a busy host must not look like a slow function).
+# A handler that takes less than this is worth queueing for.  By its own clock: a busy host is not a slow function.
 SHORT_HANDLER_NS = 100_000
 # What a call costs besides its handler, roughly.
 ROUND_TRIP_NS = 50_000
 # Up to this many busy workers there is a CPU for one more, so a waiting invocation asks for one at once.
-EAGER_WORKERS = int(os.environ.get("FL_EAGER", "0")) or max(2, os.cpu_count() or 1)
+EAGER_WORKERS = max(2, os.cpu_count() or 1)
 # A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
 PIPELINE_INIT_US = 20_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.dispatch.metrics import FunctionStats
-from gateway.dispatch.worker_pool import EAGER_WORKERS, PATIENCE_NS, Lend, WorkerPool
+from gateway.dispatch.worker_pool import EAGER_WORKERS, IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
 from gateway.model.invocation import Invocation
 from tests.support.lending import view
 
@@ -83,3 +83,19 @@ def test_service_time_is_smoothed() -> None:
     for _ in range(100):
         made.note_service(9000)
     assert 8000 < made.service_ns <= 9000
+
+
+def test_short_handlers_are_served_by_few_workers() -> None:
+    made = pool(1, busy=EAGER_WORKERS)
+    made.note_service(20_000)
+    assert not made.wake_another(NOW)
+    assert made.wake_another(NOW + IDLE_PATIENCE_NS)
+    made.busy = EAGER_WORKERS - 1
+    assert made.wake_another(NOW)
+
+
+@pytest.mark.parametrize("handler_ns", [-1, 200_000, 10_000_000])
+def test_longer_handlers_and_unknown_ones_have_a_worker_each(handler_ns: int) -> None:
+    made = pool(1, busy=100)
+    made.service_ns = handler_ns
+    assert made.wake_another(NOW)

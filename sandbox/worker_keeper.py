@@ -1,0 +1,213 @@
+"""Workers from their start to the removal of what they ran in: forks them, watches for READY and for death, kills, buries.
+
+Who gets a worker is decided elsewhere (supervisor.py, version_pool.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from sandbox.errors import SandboxError
+from sandbox.forking import Forker
+from sandbox.host import Host
+from sandbox.processes import pidfd_kill, reap
+from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.shell_pool import ShellKind, ShellPool
+from sandbox.shells import Shell
+from sandbox.snapshots import Snapshots
+from sandbox.version_pool import SnapshotState, VersionPool
+from sandbox.worker import HEADER, READY, Worker
+from sandbox.worker_state import WorkerState
+
+log = logging.getLogger("forklight.sandbox")
+
+# A leaf of a worker in a function zygote's sandbox may hold strays for a moment after the kill.
+_REMOVE_RETRY_S = 0.02
+
+
+class WorkerKeeper:
+    """`pool_of(key)` finds the pool of a worker, None once its version is gone. `on_free(pool)`: a worker may have become available,
+    or room for one. `on_failed(pool, error)`: a worker that was asked for will not come."""
+
+    def __init__(
+        self,
+        host: Host,
+        loop: asyncio.AbstractEventLoop,
+        shells: ShellPool,
+        zygotes: RuntimeZygotes,
+        snapshots: Snapshots,
+        pool_of: Callable[[str], VersionPool | None],
+        on_free: Callable[[VersionPool], None],
+        on_failed: Callable[[VersionPool, OSError], None],
+    ) -> None:
+        self._loop = loop
+        self._shells = shells
+        self._snapshots = snapshots
+        self._pool_of = pool_of
+        self._on_free = on_free
+        self._on_failed = on_failed
+        self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
+        self.workers: dict[int, Worker] = {}
+
+    def make_leaf_ahead(self, pool: VersionPool) -> None:
+        """For the next child of the pool's function zygote."""
+        assert pool.zygote is not None
+        pool.zygote.leaves.append(self._forker.new_leaf(pool.spec))
+
+    def start(self, pool: VersionPool) -> None:
+        if pool.snapshot is SnapshotState.ON and pool.zygote is not None:
+            try:
+                worker = self._forker.fork_from(pool.spec, pool.zygote)
+            except OSError as error:
+                self._start_failed(pool, error)
+                return
+            pool.zygote.users += 1
+            worker.zygote = pool.zygote
+            self._add(pool, worker)
+            return
+        pool.starting += 1
+        kind = ShellKind(pool.spec.network, pool.spec.limits.tmp_mb)
+        self._shells.take(kind, lambda shell: self._got_shell(pool, shell))
+
+    def _got_shell(self, pool: VersionPool, shell: Shell | SandboxError) -> None:
+        pool.starting -= 1
+        if isinstance(shell, SandboxError):
+            self._start_failed(pool, shell)
+            return
+        if pool.retired:
+            self._shells.retire(shell)
+            return
+        try:
+            worker = self._forker.fork_into(pool.spec, shell)
+        except OSError as error:
+            self._shells.retire(shell)
+            self._start_failed(pool, error)
+            return
+        self._add(pool, worker)
+
+    def _add(self, pool: VersionPool, worker: Worker) -> None:
+        self.workers[worker.worker_id] = worker
+        pool.workers[worker.worker_id] = worker
+        pool.spares.append(worker)
+        # Watched only while nobody has it: a lent worker's READY is read by the door.
+        self._loop.add_reader(worker.channel_fd, self._first_frame, worker)
+        self._on_free(pool)
+
+    def _start_failed(self, pool: VersionPool, error: OSError) -> None:
+        log.error("worker of %s not started: %s", pool.spec.key, error)
+        pool.failed_spares += 1
+        self._on_failed(pool, error)
+
+    def _forked(self, worker: Worker) -> None:
+        self._loop.add_reader(worker.pidfd, self._died, worker)
+        if worker.state is WorkerState.DYING:
+            pidfd_kill(worker.pidfd)
+
+    def _fork_failed(self, worker: Worker, error: SandboxError) -> None:
+        log.error("fork for %s failed: %s", worker.key, error)
+        worker.failure = str(error)
+        self.kill(worker, "failed")
+        self._bury(worker, {"kind": "failed", "detail": str(error)})
+
+    def _first_frame(self, worker: Worker) -> None:
+        """A worker nobody has yet said something: READY makes it a spare, anything else ends it."""
+        sock = socket.socket(fileno=os.dup(worker.channel_fd))
+        try:
+            head = sock.recv(HEADER.size, socket.MSG_PEEK)
+            if len(head) == HEADER.size:
+                length, kind, _, aux, _ = HEADER.unpack(head)
+                if kind == READY and length == 0:
+                    sock.recv(HEADER.size)
+                    self._loop.remove_reader(worker.channel_fd)
+                    self._spare_ready(worker, aux)
+                    return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            worker.failure = str(error)
+        finally:
+            sock.close()
+        self._loop.remove_reader(worker.channel_fd)
+        pool = self._pool_of(worker.key)
+        if pool is not None:
+            pool.failed_spares += 1
+        self.kill(worker, "init failed")
+
+    def _spare_ready(self, worker: Worker, init_us: int) -> None:
+        worker.become(WorkerState.SPARE)
+        worker.init_us = min(init_us, 1 << 40)
+        pool = self._pool_of(worker.key)
+        if pool is not None:
+            worker.leaf.set_limits(pool.spec.limits)
+            pool.failed_spares = 0
+            self._on_free(pool)
+
+    def kill(self, worker: Worker, why: str) -> None:
+        if worker.state in (WorkerState.DYING, WorkerState.DEAD):
+            return
+        pool = self._pool_of(worker.key)
+        if pool is not None:
+            pool.drop(worker)
+        if worker.state is WorkerState.STARTING:
+            self._loop.remove_reader(worker.channel_fd)
+        worker.killed_for = why
+        worker.become(WorkerState.DYING)
+        if worker.shell is None:
+            worker.leaf.kill()
+        if worker.pidfd >= 0:
+            pidfd_kill(worker.pidfd)
+        # Not before the worker: pid 1 could otherwise wait for a zombie that only we can reap (it does not, but costs time).
+        if worker.shell is not None and worker.pidfd >= 0:
+            self._shells.retire(worker.shell)
+
+    def _died(self, worker: Worker) -> None:
+        status = reap(worker.pidfd)
+        if status is None:
+            return
+        self._loop.remove_reader(worker.pidfd)
+        self._bury(worker, self._outcome(worker, status.kind, status.code))
+
+    def _outcome(self, worker: Worker, kind: str, code: int) -> dict[str, object]:
+        if worker.killed_for:
+            why = "timeout" if worker.killed_for == "timeout" else "killed"
+            return {"kind": why, "detail": worker.killed_for}
+        if kind == "signal" and code == 9 and worker.leaf.oom_kills() > 0:
+            return {"kind": "oom", "signal": code}
+        return {"kind": kind, "code": code, "signal": code if kind == "signal" else 0}
+
+    def _bury(self, worker: Worker, outcome: dict[str, object]) -> None:
+        """The process is gone (or never was): tell its door, give up what it ran in."""
+        pool = self._pool_of(worker.key)
+        if worker.state is WorkerState.STARTING:
+            self._loop.remove_reader(worker.channel_fd)
+        if pool is not None:
+            pool.drop(worker)
+            pool.workers.pop(worker.worker_id, None)
+        worker.become(WorkerState.DEAD)
+        self.workers.pop(worker.worker_id, None)
+        if worker.door is not None:
+            worker.door.workers.pop(worker.worker_id, None)
+            worker.door.died(worker, outcome)
+            worker.door = None
+        for fd in (worker.channel_fd, worker.log_fd, worker.pidfd):
+            if fd >= 0:
+                os.close(fd)
+        if worker.shell is not None:
+            self._shells.retire(worker.shell)
+        else:
+            self._remove_leaf(worker)
+        if pool is not None and pool.waiting:
+            self._on_free(pool)
+
+    def _remove_leaf(self, worker: Worker) -> None:
+        worker.leaf.kill()
+        if not worker.leaf.remove():
+            self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
+        elif worker.zygote is not None:
+            self._snapshots.leave(worker.zygote)
+            worker.zygote = None
