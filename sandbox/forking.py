@@ -95,7 +95,8 @@ class Forker:
                         uid=shell.uid if shell is not None else 0,
                         gid=shell.gid if shell is not None else 0,
                         join=shell.join if shell is not None else [],
-                        rlimits=self.host.rlimits(spec.limits),
+                        # A child of a function zygote inherits that zygote's.
+                        rlimits=self.host.rlimits(spec.limits) if shell is not None else {},
                         drop=shell is not None,
                         keep_ids=self.host.rootless,
                         on_forked=forked,

@@ -1,8 +1,8 @@
 """Runs invocations: finds or borrows a worker, sends the event, waits, accounts.  Everything happens on one loop.
 
 The warm path is synchronous from `invoke` to the write on the worker's channel, and again from the worker's answer
-to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  limit_clock.py enforces the limits,
-accounting.py writes the log lines.
+to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  borrowing.py gets workers,
+limit_clock.py enforces the limits, accounting.py writes the log lines.
 """
 
 from __future__ import annotations
@@ -11,51 +11,29 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.dispatch import outcomes
 from gateway.dispatch.accounting import Accounting, receipt_of
+from gateway.dispatch.borrowing import UNSENT, Borrowing, Supervisor
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
-from gateway.dispatch.worker_pool import IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
+from gateway.dispatch.worker_pool import WorkerPool
 from gateway.model.invocation import (
     MISSING_TENANT,
     Invocation,
     Result,
     ResultKind,
 )
-from sandbox.client import Denied, LentWorker
 
 log = logging.getLogger("forklight.dispatch")
 
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
-QUEUE_LENGTH = 10_000  # waiting invocations of one pool
-UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
 _steady = time.monotonic_ns
-
-
-class Supervisor(Protocol):
-    """What the dispatcher needs of sandbox.client.SupervisorClient."""
-
-    @property
-    def lost(self) -> bool: ...
-
-    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int: ...
-
-    def cancel(self, lend_id: int) -> None: ...
-
-    def give_back(self, worker_id: int) -> None: ...
-
-    def release(self, worker_id: int) -> None: ...
-
-    def kill(self, worker_id: int, why: str) -> None: ...
-
-    def inited(self, worker_id: int) -> None: ...
 
 
 class Dispatcher:
@@ -76,15 +54,15 @@ class Dispatcher:
         self.init_limit_ns = int(init_limit_s * 1e9)
         self.on_drain: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
-        self._supervisor: Supervisor | None = None
         self.pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
         self.workers: dict[int, Worker] = {}
         self.clock = LimitClock(self)
+        self.borrowing = Borrowing(self)
         directory.on_key_gone = self.retire
 
     def attach(self, supervisor: Supervisor) -> None:
         """Whom to borrow workers from."""
-        self._supervisor = supervisor
+        self.borrowing.supervisor = supervisor
 
     # ---- the warm path -------------------------------------------------------------------------------------
 
@@ -110,7 +88,7 @@ class Dispatcher:
                     pool.busy += 1
                     return
                 self.part_with(worker, "release")
-        self._queue(pool, invocation, now)
+        self.borrowing.queue(pool, invocation, now)
 
     def answered(
         self,
@@ -145,10 +123,10 @@ class Dispatcher:
             pool.busy -= 1
             self.part_with(worker, "release")
             if pool.waiting:
-                self._ask(pool, now)
+                self.borrowing.ask(pool, now)
         elif pool.waiting:
             pool.busy -= 1
-            self._hand_over(pool, worker, now)
+            self.borrowing.hand_over(pool, worker, now)
         else:
             pool.busy -= 1
             worker.idle_since = now
@@ -172,122 +150,6 @@ class Dispatcher:
         self.pools[pool_key] = pool
         return pool
 
-    def _queue(self, pool: WorkerPool, invocation: Invocation, now: int) -> None:
-        if self._supervisor is None or self._supervisor.lost:
-            self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
-            return
-        if len(pool.waiting) >= QUEUE_LENGTH:
-            self.refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
-            return
-        invocation.holder = pool
-        pool.waiting.append(invocation)
-        if invocation.deadline_s is not None:
-            self.clock.wake_at(now + int(invocation.deadline_s * 1e9), now)
-        self._ask(pool, now)
-        self.clock.start()
-
-    def _ask(self, pool: WorkerPool, now: int) -> None:
-        """Wake idle workers, and borrow more, as the queue justifies."""
-        while pool.waiting and pool.idle and pool.wake_another(now):
-            worker = pool.idle.pop()
-            invocation = pool.waiting.popleft()
-            if worker.start(invocation, now):
-                pool.busy += 1
-            else:
-                pool.waiting.appendleft(invocation)
-                invocation.holder = pool
-                self.part_with(worker, "release")
-        supervisor = self._supervisor
-        wanted = pool.lends_wanted(now)
-        if supervisor is None:
-            return
-        for _ in range(wanted):
-            lend = Lend(pool)
-            pool.lends.append(lend)
-            lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
-        if not pool.patience_armed and pool.waiting and (pool.idle or len(pool.waiting) > len(pool.lends)):
-            pool.patience_armed = True
-            patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
-            wait_ns = pool.waiting[0].admitted_ns + patience_ns - now
-            if wait_ns <= 0:
-                wait_ns = patience_ns
-            self.loop.call_later(wait_ns / 1e9 + 0.0005, self._patience_over, pool)
-
-    def _patience_over(self, pool: WorkerPool) -> None:
-        pool.patience_armed = False
-        if pool.waiting:
-            self._ask(pool, _steady())
-
-    def _on_lent(self, lend: Lend, answer: LentWorker | Denied) -> None:
-        pool = lend.pool
-        pool.lends.remove(lend)
-        now = _steady()
-        if isinstance(answer, Denied):
-            self._denied(pool, answer, now)
-            return
-        worker = Worker(self, pool, answer, now)
-        self.workers[worker.id] = worker
-        pool.workers += 1
-        if worker.cold:
-            self.accounting.started(worker)
-        self._hand_over(pool, worker, now)
-        self.clock.start()
-
-    def _hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
-        """A free worker: to the oldest waiting invocation, or to rest."""
-        while pool.waiting:
-            invocation = pool.waiting.popleft()
-            if worker.start(invocation, now):
-                pool.busy += 1
-                return
-            pool.waiting.appendleft(invocation)
-            invocation.holder = pool
-            self.part_with(worker, "release")
-            self._ask(pool, now)
-            return
-        if pool.retired:
-            self.part_with(worker, "release")
-            return
-        worker.idle_since = now
-        # One that has not served yet goes to the cold end: the others are warmer.
-        pool.idle.insert(0, worker)
-
-    def _denied(self, pool: WorkerPool, denied: Denied, now: int) -> None:
-        if denied.why == "concurrency":
-            # Whoever is served by a worker that comes free is not refused; the newest has waited least.
-            if len(pool.waiting) > len(pool.lends):
-                self.refuse(pool.waiting.pop(), ResultKind.THROTTLED, _throttle_reason(pool))
-        elif pool.waiting:
-            invocation = pool.waiting.popleft()
-            if denied.why == "unknown" and self._try_newer(invocation):
-                pass
-            elif denied.why == "init_failed":
-                self._init_denied(pool, invocation, denied)
-            else:
-                self.refuse(invocation, ResultKind.UNAVAILABLE, denied.detail or UNSENT)
-        self._ask(pool, now)
-
-    def _try_newer(self, invocation: Invocation) -> bool:
-        """The function was changed between its look-up and the lend: run what it is now, once."""
-        view = invocation.view
-        newer = self.directory.get(view.region, view.name)
-        if newer is None or newer.key == view.key or newer.state != "Active":
-            return False
-        invocation.view = newer
-        invocation.holder = None
-        self.invoke(invocation)
-        return True
-
-    def _init_denied(self, pool: WorkerPool, invocation: Invocation, denied: Denied) -> None:
-        """The function's zygote could not run the module code: every invocation gets that error."""
-        error = denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
-        pool.stats.refused(ResultKind.FUNCTION_ERROR)
-        invocation.holder = None
-        payload = outcomes.dump(error)
-        invocation.on_done(
-            Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
-        )
-
     def refuse(self, invocation: Invocation, kind: ResultKind, message: str) -> None:
         """It ends without having run.  Not in any queue any more."""
         invocation.holder = None
@@ -299,8 +161,8 @@ class Dispatcher:
 
     def became_ready(self, worker: Worker) -> None:
         """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled)."""
-        if self._supervisor is not None:
-            self._supervisor.inited(worker.id)
+        if self.borrowing.supervisor is not None:
+            self.borrowing.supervisor.inited(worker.id)
 
     def start_failed(self, worker: Worker, invocation: Invocation) -> None:
         """It died between READY and the event: nothing ran, so another one gets it."""
@@ -309,7 +171,7 @@ class Dispatcher:
         self.part_with(worker, "release")
         invocation.holder = pool
         pool.waiting.appendleft(invocation)
-        self._ask(pool, _steady())
+        self.borrowing.ask(pool, _steady())
 
     def init_failed(self, worker: Worker, error: bytes) -> None:
         """The function's module code failed; the worker is good for nothing more."""
@@ -321,7 +183,7 @@ class Dispatcher:
         # The document names no request: on Lambda, too, it is the init that failed.
         self._end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", "Runtime.InitError")
         self.part_with(worker, "release")
-        self._ask(worker.pool, _steady())
+        self.borrowing.ask(worker.pool, _steady())
 
     def setup_failed(self, worker: Worker, detail: bytes) -> None:
         """Our own code inside the sandbox failed before the function's."""
@@ -340,14 +202,14 @@ class Dispatcher:
                 error_type, payload = outcomes.worker_died(invocation.request_id, None)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
         self.part_with(worker, "kill", "protocol")
-        self._ask(pool, _steady())
+        self.borrowing.ask(pool, _steady())
 
     def death_unexplained(self, worker: Worker, invocation: Invocation) -> None:
         """Its channel ended and nobody said why: perhaps it lives and only closed its end."""
         error_type, payload = outcomes.worker_died(invocation.request_id, None)
         self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
         self.part_with(worker, "kill", "protocol")
-        self._ask(worker.pool, _steady())
+        self.borrowing.ask(worker.pool, _steady())
 
     def channel_ended(self, worker: Worker) -> None:
         """End of file: it died, or it closed its end.  The supervisor will say how, if it died."""
@@ -376,7 +238,7 @@ class Dispatcher:
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
         if worker_id in self.workers:
             self.part_with(worker, "gone")
-        self._ask(worker.pool, _steady())
+        self.borrowing.ask(worker.pool, _steady())
 
     # ---- ends ----------------------------------------------------------------------------------------------
 
@@ -386,16 +248,11 @@ class Dispatcher:
         if isinstance(holder, WorkerPool):
             holder.waiting.remove(invocation)
             self.refuse(invocation, ResultKind.CANCELLED, "cancelled by the caller")
-            self.cancel_surplus(holder)
+            self.borrowing.cancel_surplus(holder)
         elif isinstance(holder, Worker) and holder.invocation is invocation:
             self._end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
             self.part_with(holder, "kill", "cancelled")
-            self._ask(holder.pool, _steady())
-
-    def cancel_surplus(self, pool: WorkerPool) -> None:
-        """Lends that nobody waits for any more."""
-        while len(pool.lends) > len(pool.waiting) and self._supervisor is not None:
-            self._supervisor.cancel(pool.lends.pop().id)
+            self.borrowing.ask(holder.pool, _steady())
 
     def timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
         """At the deadline: answer first, then have it killed."""
@@ -414,7 +271,7 @@ class Dispatcher:
             note = outcomes.timed_out_text(seconds)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
         self.part_with(worker, "kill", "timeout")
-        self._ask(worker.pool, now)
+        self.borrowing.ask(worker.pool, now)
 
     def _lose(self, worker: Worker, how: str, message: str) -> None:
         """The platform's fault: nothing of the function ran."""
@@ -425,7 +282,7 @@ class Dispatcher:
             pool.busy -= 1
             self.refuse(invocation, ResultKind.UNAVAILABLE, message)
         self.part_with(worker, how)
-        self._ask(pool, _steady())
+        self.borrowing.ask(pool, _steady())
 
     def _end(
         self,
@@ -460,7 +317,7 @@ class Dispatcher:
             pool.idle.remove(worker)
         self.accounting.parted(worker)
         worker.close()
-        supervisor = self._supervisor
+        supervisor = self.borrowing.supervisor
         if supervisor is None or how == "gone":
             return
         if how == "give_back":
@@ -512,9 +369,9 @@ class Dispatcher:
                 self.part_with(worker, "release")
             waiting = list(pool.waiting)
             pool.waiting.clear()
-            self.cancel_surplus(pool)
+            self.borrowing.cancel_surplus(pool)
             for invocation in waiting:
-                if not self._try_newer(invocation):
+                if not self.borrowing.try_newer(invocation):
                     self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
 
     # ---- for the clock and the server ----------------------------------------------------------------------
@@ -537,12 +394,6 @@ class Dispatcher:
             if pool.empty():
                 del self.pools[pool_key]
         return bool(self.workers or self.pools)
-
-
-def _throttle_reason(pool: WorkerPool) -> str:
-    if pool.view.max_concurrency is not None:
-        return "ReservedFunctionConcurrentInvocationLimitExceeded"
-    return "ConcurrentInvocationLimitExceeded"
 
 
 def _classify(payload: bytes) -> tuple[ResultKind, str]:

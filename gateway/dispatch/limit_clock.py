@@ -102,6 +102,8 @@ class LimitClock:
             elif invocation.deadline_s is not None and waited >= invocation.deadline_s * 1e9:
                 late.append((invocation, True))
         for invocation, own_deadline in late:
+            if invocation.holder is not pool:
+                continue  # gone meanwhile: the end of one may be the end of another
             pool.waiting.remove(invocation)
             if own_deadline:
                 message = "The caller's deadline passed before a worker was free."
@@ -110,4 +112,4 @@ class LimitClock:
                 message = "No worker was free in time. Nothing of the invocation ran."
                 self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, message)
         if late:
-            self._dispatcher.cancel_surplus(pool)
+            self._dispatcher.borrowing.cancel_surplus(pool)
