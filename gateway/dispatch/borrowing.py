@@ -1,0 +1,180 @@
+"""Getting workers for invocations that wait: idle ones of this door's, or borrowed from the supervisor.
+
+One worker is borrowed per invocation that waits, except where a short wait is cheaper (worker_pool.py decides).  The
+first worker that is free serves the oldest invocation, whoever it was borrowed for; one too many becomes idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.dispatch import outcomes
+from gateway.dispatch.lent_worker import Worker
+from gateway.dispatch.worker_pool import IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
+from gateway.model.invocation import Invocation, Result, ResultKind
+from sandbox.client import Denied, LentWorker
+
+if TYPE_CHECKING:
+    from gateway.dispatch.dispatcher import Dispatcher
+
+QUEUE_LENGTH = 10_000  # waiting invocations of one pool
+UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
+_TIMER_SLACK_S = 0.0005  # a timer of the loop may fire up to a millisecond early
+_steady = time.monotonic_ns
+
+
+class Supervisor(Protocol):
+    """What the dispatcher needs of sandbox.client.SupervisorClient."""
+
+    @property
+    def lost(self) -> bool: ...
+
+    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int: ...
+
+    def cancel(self, lend_id: int) -> None: ...
+
+    def give_back(self, worker_id: int) -> None: ...
+
+    def release(self, worker_id: int) -> None: ...
+
+    def kill(self, worker_id: int, why: str) -> None: ...
+
+    def inited(self, worker_id: int) -> None: ...
+
+
+class Borrowing:
+    """One per dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self.supervisor: Supervisor | None = None
+
+    def queue(self, pool: WorkerPool, invocation: Invocation, now: int) -> None:
+        if self.supervisor is None or self.supervisor.lost:
+            self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
+            return
+        if len(pool.waiting) >= QUEUE_LENGTH:
+            self._dispatcher.refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
+            return
+        invocation.holder = pool
+        pool.waiting.append(invocation)
+        if invocation.deadline_s is not None:
+            self._dispatcher.clock.wake_at(now + int(invocation.deadline_s * 1e9), now)
+        self.ask(pool, now)
+        self._dispatcher.clock.start()
+
+    def ask(self, pool: WorkerPool, now: int) -> None:
+        """Wake idle workers, and borrow more, as the queue justifies."""
+        while pool.waiting and pool.idle and pool.wake_another(now):
+            worker = pool.idle.pop()
+            invocation = pool.waiting.popleft()
+            if worker.start(invocation, now):
+                pool.busy += 1
+            else:
+                pool.waiting.appendleft(invocation)
+                invocation.holder = pool
+                self._dispatcher.part_with(worker, "release")
+        supervisor = self.supervisor
+        wanted = pool.lends_wanted(now)
+        if supervisor is None:
+            return
+        for _ in range(wanted):
+            lend = Lend(pool)
+            pool.lends.append(lend)
+            lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
+        if not pool.patience_armed and pool.waiting and (pool.idle or len(pool.waiting) > len(pool.lends)):
+            pool.patience_armed = True
+            patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
+            wait_ns = pool.waiting[0].admitted_ns + patience_ns - now
+            if wait_ns <= 0:
+                wait_ns = patience_ns
+            self._dispatcher.loop.call_later(wait_ns / 1e9 + _TIMER_SLACK_S, self._patience_over, pool)
+
+    def _patience_over(self, pool: WorkerPool) -> None:
+        pool.patience_armed = False
+        if pool.waiting:
+            self.ask(pool, _steady())
+
+    def _on_lent(self, lend: Lend, answer: LentWorker | Denied) -> None:
+        pool = lend.pool
+        pool.lends.remove(lend)
+        now = _steady()
+        if isinstance(answer, Denied):
+            self._denied(pool, answer, now)
+            return
+        worker = Worker(self._dispatcher, pool, answer, now)
+        self._dispatcher.workers[worker.id] = worker
+        pool.workers += 1
+        if worker.cold:
+            self._dispatcher.accounting.started(worker)
+        self.hand_over(pool, worker, now)
+        self._dispatcher.clock.start()
+
+    def hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
+        """A free worker: to the oldest waiting invocation, or to rest."""
+        while pool.waiting:
+            invocation = pool.waiting.popleft()
+            if worker.start(invocation, now):
+                pool.busy += 1
+                return
+            pool.waiting.appendleft(invocation)
+            invocation.holder = pool
+            self._dispatcher.part_with(worker, "release")
+            self.ask(pool, now)
+            return
+        if pool.retired:
+            self._dispatcher.part_with(worker, "release")
+            return
+        worker.idle_since = now
+        # One that has not served yet goes to the cold end: the others are warmer.
+        pool.idle.insert(0, worker)
+
+    def _denied(self, pool: WorkerPool, denied: Denied, now: int) -> None:
+        if denied.why == "concurrency":
+            # Whoever is served by a worker that comes free is not refused; the newest has waited least.
+            if len(pool.waiting) > len(pool.lends):
+                self._dispatcher.refuse(pool.waiting.pop(), ResultKind.THROTTLED, _throttle_reason(pool))
+        elif pool.waiting:
+            invocation = pool.waiting.popleft()
+            if denied.why == "unknown" and self.try_newer(invocation):
+                pass
+            elif denied.why == "init_failed":
+                self._init_denied(pool, invocation, denied)
+            else:
+                self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, denied.detail or UNSENT)
+        self.ask(pool, now)
+
+    def try_newer(self, invocation: Invocation) -> bool:
+        """The function was changed between its look-up and the lend: run what it is now, once."""
+        view = invocation.view
+        newer = self._dispatcher.directory.get(view.region, view.name)
+        if newer is None or newer.key == view.key or newer.state != "Active":
+            return False
+        invocation.view = newer
+        invocation.holder = None
+        self._dispatcher.invoke(invocation)
+        return True
+
+    def _init_denied(self, pool: WorkerPool, invocation: Invocation, denied: Denied) -> None:
+        """The function's zygote could not run the module code: every invocation gets that error."""
+        error = denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
+        pool.stats.refused(ResultKind.FUNCTION_ERROR)
+        invocation.holder = None
+        payload = outcomes.dump(error)
+        invocation.on_done(
+            Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
+        )
+
+    def cancel_surplus(self, pool: WorkerPool) -> None:
+        """Lends that nobody waits for any more."""
+        while len(pool.lends) > len(pool.waiting) and self.supervisor is not None:
+            self.supervisor.cancel(pool.lends.pop().id)
+
+
+def _throttle_reason(pool: WorkerPool) -> str:
+    if pool.view.max_concurrency is not None:
+        return "ReservedFunctionConcurrentInvocationLimitExceeded"
+    return "ConcurrentInvocationLimitExceeded"
