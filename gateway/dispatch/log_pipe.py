@@ -65,12 +65,16 @@ class LogPipe:
             return
         self._keep(data)
 
-    def drain(self) -> None:
-        """Take what is there now, at most a few pipes full: the worker has just answered, its output is complete."""
+    def drain(self) -> bool:
+        """Take what is there now: the worker has just answered, its output is complete.  Whether there is any."""
         # Asking is a third of the price of a read that finds nothing, and nothing is the rule.
         ioctl(self._fd, FIONREAD, _waiting)
-        if _waiting == _NOTHING or self._readable < 0:
-            return
+        if _waiting != _NOTHING and self._readable >= 0:
+            self._read_some()
+        return bool(self.chunks)
+
+    def _read_some(self) -> None:
+        """At most a few pipes full."""
         try:
             for _ in range(4):
                 data = os.read(self._fd, READ_BYTES)
@@ -79,9 +83,7 @@ class LogPipe:
                 self._keep(data)
                 if len(data) < READ_BYTES:
                     return
-        except BlockingIOError:
-            return
-        except OSError:
+        except OSError:  # BlockingIOError among them: that was all
             return
 
     def take(self) -> list[tuple[int, bytes]]:

@@ -107,7 +107,8 @@ class Connection(asyncio.Protocol):
         if self._discarded >= 0:
             self._discard(len(data))
             return
-        self._direct = self._direct or self._transport.get_write_buffer_size() == 0
+        if not self._direct:
+            self._direct = self._transport.get_write_buffer_size() == 0
         self._chunk = len(data)
         self._began_now = False
         if self.body_deadline:
@@ -316,26 +317,27 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    def finish(self, request: Request, head: bytes, body: bytes) -> None:
-        """The response of the active request: its head without the empty line, and its body."""
+    def finish(self, request: Request, line: bytes, headers: bytes, body: bytes | None) -> None:
+        """The response of the active request: status line, further header lines, body (None: it can have none)."""
         if self._active is not request:
             return  # the client is gone
         self._active = None
-        transport = self._transport
         closing = not request.keep_alive or (self._closing and not self._queue)
         if closing:
-            head += b"Connection: close\r\n\r\n"
+            headers += b"Connection: close\r\n"
         elif request.old:
-            head += b"Connection: keep-alive\r\n\r\n"
-        else:
-            head += b"\r\n"
-        if request.method == b"HEAD":
-            self._write(head)
+            headers += b"Connection: keep-alive\r\n"
+        date = self.server.date_line
+        if body is None:
+            self._write(b"%b%b%b\r\n" % (line, date, headers))
+        elif request.method == b"HEAD":
+            self._write(b"%b%b%bContent-Length: %d\r\n\r\n" % (line, date, headers, len(body)))
         elif len(body) < SMALL_BODY:
-            self._write(head + body)
+            self._write(b"%b%b%bContent-Length: %d\r\n\r\n%b" % (line, date, headers, len(body), body))
         else:
             self._direct = False
-            transport.writelines((head, body))
+            head = b"%b%b%bContent-Length: %d\r\n\r\n" % (line, date, headers, len(body))
+            self._transport.writelines((head, body))
         if closing:
             self._close()
         elif self._queue:
@@ -348,7 +350,7 @@ class Connection(asyncio.Protocol):
                 self._write(CONTINUE)
             if not self._reading:
                 self._reading = True
-                transport.resume_reading()
+                self._transport.resume_reading()
 
     def _write(self, data: bytes) -> None:
         """Now, not at the end of the loop's turn, when nothing written before is still waiting.

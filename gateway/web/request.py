@@ -63,13 +63,8 @@ class Request:
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
         self.on_abandon = None
-        connection = self._connection
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        if status in _BODILESS:
-            connection.finish(self, b"%b%b%b" % (line, connection.server.date_line, headers), b"")
-            return
-        head = b"%b%b%bContent-Length: %d\r\n" % (line, connection.server.date_line, headers, len(body))
-        connection.finish(self, head, body)
+        self._connection.finish(self, line, headers, None if status in _BODILESS else body)
 
     def abandon(self) -> None:
         """The client hung up."""
