@@ -143,7 +143,7 @@ class DoorServer(DirectorySink):
     # ---- parts ---------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        context = _tls_context(self._tls) if self._tls is not None else None
+        context = tls_context(self._tls) if self._tls is not None else None
         if self._http_address is not None:
             address = Address.parse(self._http_address, 0)
             self.http = await self.web.listen(address.host, address.port, context=context)
@@ -201,7 +201,7 @@ async def _until(done: Callable[[], bool], limit_s: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _tls_context(tls: tuple[bytes, bytes]) -> ssl.SSLContext:
+def tls_context(tls: tuple[bytes, bytes]) -> ssl.SSLContext:
     """Raises ssl.SSLError.  The library reads files only, and a door may not read the originals any more."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

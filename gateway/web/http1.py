@@ -134,8 +134,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._active is None and not self._queue:
-            return False  # the transport closes itself
+        if (self._active is None and not self._queue) or self._fd < 0:
+            return False  # the transport closes itself; TLS knows no half-closed connection
         self._closing = True
         self._send_probe(0)
         return True
