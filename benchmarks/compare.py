@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks import ours
@@ -78,7 +79,7 @@ def run_all(options: Options) -> list[Row]:
     return rows
 
 
-def show(rows: list[Row]) -> str:
+def show(rows: list[Row], render: Callable[[Sequence[str], Sequence[Sequence[str]]], str] = table) -> str:
     """The table; in brackets the ratio to our first row."""
 
     def cell(value: float, mine: float) -> str:
@@ -106,7 +107,7 @@ def show(rows: list[Row]) -> str:
         "MiB per idle worker",
         "",
     ]
-    return table(header, body)
+    return render(header, body)
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ class Figure:
 class Options:
     """What every benchmark can be told. `seconds` scales how long each part measures."""
 
-    seconds: float = 2.0
-    rounds: int = 3
+    seconds: float = 1.5
+    rounds: int = 5
     quick: bool = False
     json: bool = False
     extra: dict[str, Any] | None = None
@@ -76,22 +76,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def show(figures: Sequence[Figure], title: str = "") -> str:
     """The table of a benchmark."""
-    rows = []
-    for figure in figures:
-        sign = ">=" if figure.at_least else "<="
-        rows.append(
-            [
-                figure.name,
-                f"{number(figure.value)} {figure.unit}",
-                f"{figure.limit_name} {number(figure.limit)}".strip(),
-                "" if figure.ratio is None else f"{figure.ratio:.2f}",
-                "" if figure.bar is None else f"{sign} {figure.bar:g}",
-                {True: "ok", False: "MISSED", None: ""}[figure.ok]
-                + (f"  {figure.note}" if figure.note else ""),
-            ]
-        )
-    text = table(["figure", "measured", "limit, same run", "ratio", "bar", ""], rows)
+    text = table(["figure", "measured", "limit, same run", "ratio", "bar", ""], [columns(f) for f in figures])
     return f"\n== {title} ==\n{text}" if title else text
+
+
+def columns(figure: Figure) -> list[str]:
+    """One row: name, value, limit, ratio, bar, verdict and note."""
+    verdict = {True: "ok", False: "MISSED", None: ""}[figure.ok]
+    return [
+        figure.name,
+        f"{number(figure.value)} {figure.unit}",
+        f"{figure.limit_name} {number(figure.limit)}".strip(),
+        "" if figure.ratio is None else f"{figure.ratio:.2f}",
+        "" if figure.bar is None else f"{'>=' if figure.at_least else '<='} {figure.bar:g}",
+        f"{verdict}  {figure.note}".strip(),
+    ]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a Markdown table."""
+    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def percentile(values: Sequence[float], p: float) -> float:
@@ -106,7 +111,7 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else 0.0
 
 
-def parser(description: str | None, seconds: float = 2.0, rounds: int = 3) -> argparse.ArgumentParser:
+def parser(description: str | None, seconds: float = 1.5, rounds: int = 5) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=(description or "").strip().split("\n")[0])
     arguments.add_argument("--seconds", type=float, default=seconds, help="length of each measured part")
     arguments.add_argument("--rounds", type=int, default=rounds, help="rounds; peers take turns in each")
@@ -115,7 +120,7 @@ def parser(description: str | None, seconds: float = 2.0, rounds: int = 3) -> ar
     return arguments
 
 
-def main(run: Callable[[Options], list[Figure]], description: str | None, seconds: float = 2.0) -> None:
+def main(run: Callable[[Options], list[Figure]], description: str | None, seconds: float = 1.5) -> None:
     """Command line of one benchmark. Exit status 1 when a bar is missed."""
     arguments = parser(description, seconds).parse_args()
     options = Options(arguments.seconds, arguments.rounds, arguments.quick, arguments.json)
