@@ -7,6 +7,7 @@ import os
 
 from sandbox.cgroups import (
     EXTRA_PIDS,
+    REFUGE_SUFFIX,
     Leaf,
     directory_of,
     kill_processes,
@@ -22,7 +23,9 @@ from sandbox.cgroups import (
 from sandbox.errors import SandboxError
 from sandbox.limits import CPU_PERIOD_US, Limits
 
+# Not io: with it in a leaf, the pages of a /tmp image that lies on a tmpfs are charged to the function.
 _NEEDED = ("memory", "pids", "cpu")
+_MOVE_ATTEMPTS = 10
 
 
 class V2Leaf:
@@ -62,7 +65,8 @@ class V2Leaf:
         return read_field(self._path, "memory.events", "oom_kill")
 
     def memory_peak_kib(self) -> int:
-        return read_number(self._path, "memory.peak") // 1024  # Linux 5.19
+        peak = read_number(self._path, "memory.peak")  # Linux 5.19
+        return (peak or read_number(self._path, "memory.current")) // 1024
 
     def cpu_ns(self) -> int:
         return read_field(self._path, "cpu.stat", "usage_usec") * 1000
@@ -90,15 +94,18 @@ class V2Leaf:
 class V2Tree:
     version = 2
 
-    def __init__(self, slice_directory: str, refuge: str | None) -> None:
-        self._slice = slice_directory
-        self._refuge = refuge  # the cgroup we moved into ourselves, if we had to
-        self.directories = [slice_directory]
+    def __init__(self, base: str, name: str) -> None:
+        self._base = base
+        self._slice = f"{base}/{name}"
+        self._refuge = self._slice + REFUGE_SUFFIX
+        self._stepped_aside = False
+        self._enabled_in_base: list[str] = []
+        self.directories = [self._slice]
         self.weaknesses: dict[str, str] = {}
 
     @classmethod
     def create(cls, mount: tuple[str, str], own: str, name: str, *, rootless: bool) -> V2Tree:
-        """Make our slice: below our own cgroup if that is ours alone (a container, a delegated service), else, as root, at the
+        """Make our slice: below our own cgroup if that is ours alone (a delegated service) or a container's, else, as root, at the
         top. Raises SandboxError naming the last thing that was tried."""
         top, home = mount[0], directory_of(mount, own)
         candidates = [home] if rootless or home == top else [home, top]
@@ -108,41 +115,38 @@ class V2Tree:
             if missing:
                 failure = SandboxError(errno.ENOENT, f"no {', '.join(sorted(missing))} controller", base)
                 continue
+            tree = cls(base, name)
             try:
-                return cls._create_below(base, name)
+                tree._make(may_move_others=base == top and not rootless)
             except SandboxError as error:
+                tree.close()
                 failure = error
+            else:
+                return tree
         raise failure
 
-    @classmethod
-    def _create_below(cls, base: str, name: str) -> V2Tree:
-        refuge: str | None = None
+    def _make(self, *, may_move_others: bool) -> None:
         try:
-            _enable_controllers(base)
+            self._enabled_in_base = _enable_controllers(self._base)
         except SandboxError as error:
-            # A cgroup with processes cannot pass controllers on to children. If the only process is us, we step aside.
-            if error.errno != errno.EBUSY or processes(base) != {os.getpid()}:
+            if error.errno != errno.EBUSY:
                 raise
-            refuge = f"{base}/{name}-supervisor"
-            make_directory(refuge)
-            write(refuge, "cgroup.procs", str(os.getpid()))
-            try:
-                _enable_controllers(base)
-            except SandboxError:
-                write(base, "cgroup.procs", str(os.getpid()))
-                remove_directory(refuge)
-                raise
-        slice_directory = f"{base}/{name}"
-        make_directory(slice_directory)
-        try:
-            _enable_controllers(slice_directory)
-            tree = cls(slice_directory, refuge)
-            tree.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
-        except SandboxError:
-            remove_directory(f"{slice_directory}/probe")
-            remove_directory(slice_directory)
-            raise
-        return tree
+            self._step_aside(may_move_others)
+            self._enabled_in_base = _enable_controllers(self._base)
+        make_directory(self._slice)
+        _enable_controllers(self._slice)
+        self.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
+
+    def _step_aside(self, may_move_others: bool) -> None:
+        """A cgroup with processes cannot pass controllers on to children: into a child of their own with them. Only with ourselves,
+        except at the top that a container sees, where whoever else is there (a shell, an init) is of the same container."""
+        if not may_move_others and processes(self._base) != {os.getpid()}:
+            raise SandboxError(errno.EBUSY, "share our cgroup with nobody", self._base)
+        make_directory(self._refuge)
+        self._stepped_aside = True
+        for _ in range(_MOVE_ATTEMPTS):  # they may fork meanwhile
+            if not _move_all(self._base, self._refuge):
+                return
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
         path = f"{self._slice}/{name}"
@@ -157,10 +161,35 @@ class V2Tree:
 
     def close(self) -> None:
         remove_tree(self._slice)
+        if self._stepped_aside:
+            self._step_back()
+
+    def _step_back(self) -> None:
+        try:
+            for controller in self._enabled_in_base:
+                write(self._base, "cgroup.subtree_control", f"-{controller}")
+            _move_all(self._refuge, self._base)
+        except SandboxError:
+            return  # somebody else works below the same cgroup by now
+        self._stepped_aside = not remove_directory(self._refuge)
 
 
-def _enable_controllers(directory: str) -> None:
+def _enable_controllers(directory: str) -> list[str]:
+    """Returns those that were not enabled before."""
     enabled = read(directory, "cgroup.subtree_control").split()
-    for controller in _NEEDED:
-        if controller not in enabled:
-            write(directory, "cgroup.subtree_control", f"+{controller}")
+    missing = [controller for controller in _NEEDED if controller not in enabled]
+    if missing:  # in one write: all or none
+        write(directory, "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
+    return missing
+
+
+def _move_all(source: str, target: str) -> int:
+    """Returns how many processes there were."""
+    found = processes(source)
+    for pid in found:
+        try:
+            write(target, "cgroup.procs", str(pid))
+        except SandboxError as error:
+            if error.errno != errno.ESRCH:  # it ended in the meantime
+                raise
+    return len(found)

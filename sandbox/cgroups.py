@@ -19,6 +19,8 @@ from sandbox.errors import SandboxError
 from sandbox.limits import Limits
 
 SLICE_PREFIX = "forklight-"
+# Beside the slice, on a v2 host where we had to leave our own cgroup: who was in it before, ourselves above all.
+REFUGE_SUFFIX = "-supervisor"
 
 # Each worker's sandbox has a first process of its own, which counts as well.
 EXTRA_PIDS = 1

@@ -243,6 +243,8 @@ def _take_over(folder: Path) -> int:
         for directory in _recorded(fd):
             if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory):
                 cgroups.remove_tree(directory)
+                # Never killed: it may hold the shell that we were started from. It is empty after a service's end.
+                cgroups.remove_directory(directory + cgroups.REFUGE_SUFFIX)
         for leftover in folder.glob("tmp-*"):
             leftover.unlink(missing_ok=True)
     except BaseException:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ time.sleep(60)
 
 
 @pytest.fixture
-def dead_supervisor(tmp_path: Path, project_root: Path) -> list[int]:
-    """Pids of the sandboxes of a supervisor that has just got SIGKILL."""
+def dead_supervisor(tmp_path: Path, project_root: Path) -> Iterator[list[int]]:
+    """Pids of the sandboxes of a supervisor that has just got SIGKILL. What it leaves is removed after the test."""
     process = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=project_root
     )
@@ -49,7 +50,8 @@ def dead_supervisor(tmp_path: Path, project_root: Path) -> list[int]:
     process.kill()
     process.wait()
     process.stdout.close()
-    return pids
+    yield pids
+    Host.prepare(tmp_path / "run", tmp_path).close()
 
 
 def is_alive(pid: int) -> bool:
