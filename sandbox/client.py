@@ -79,8 +79,9 @@ class SupervisorClient:
         if self._waiting.pop(lend_id, None) is not None:
             self._link.send({"op": "cancel", "id": lend_id})
 
-    def give_back(self, worker_id: int) -> None:
-        self._link.send({"op": "return", "worker": worker_id})
+    def give_back(self, worker_id: int, unused: bool = False) -> None:
+        """A healthy, ready worker for whoever comes next. `unused`: it has served nobody yet."""
+        self._link.send({"op": "return", "worker": worker_id, "unused": unused})
 
     def release(self, worker_id: int) -> None:
         self._link.send({"op": "release", "worker": worker_id})
@@ -144,7 +145,7 @@ class SupervisorClient:
             os.close(worker.channel_fd)
             os.close(worker.log_fd)
             if worker.ready:
-                self.give_back(worker.worker_id)
+                self.give_back(worker.worker_id, unused=worker.kind != "idle")
             else:
                 self.release(worker.worker_id)
             return

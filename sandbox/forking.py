@@ -27,7 +27,10 @@ CODE, LAYERS, RUNTIME_LAYER = "/var/task", "/opt", "/var/runtime"
 
 @dataclass(slots=True)
 class Forker:
-    """`on_forked(worker)` once its pidfd is known, `on_failed(worker, error)` when there will be no process."""
+    """`on_forked(worker)` once its pidfd is known, `on_failed(worker, error)` when there will be no process.
+
+    `park`: nobody waits for this worker, so it may get ready for its first event at leisure.
+    """
 
     host: Host
     loop: asyncio.AbstractEventLoop
@@ -36,7 +39,7 @@ class Forker:
     on_failed: Callable[[Worker, SandboxError], None]
     numbers: itertools.count[int]
 
-    def fork_into(self, spec: Spec, shell: Shell) -> Worker:
+    def fork_into(self, spec: Spec, shell: Shell, *, park: bool) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
         zygote = self.zygotes.get(spec.runtime)
         if spec.limits != first_limits(spec.limits.tmp_mb):
@@ -44,15 +47,15 @@ class Forker:
         trees = open_trees(spec)
         try:
             fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
-            return self._fork(spec, zygote, shell, shell.leaf, fds)
+            return self._fork(spec, zygote, shell, shell.leaf, fds, park)
         finally:
             for _, fd in trees:
                 os.close(fd)
 
-    def fork_from(self, spec: Spec, parent: FunctionZygote) -> Worker:
+    def fork_from(self, spec: Spec, parent: FunctionZygote, *, park: bool) -> Worker:
         """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
         leaf = parent.leaves.pop() if parent.leaves else self.new_leaf(spec)
-        return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True))
+        return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True), park)
 
     def new_leaf(self, spec: Spec) -> Leaf:
         """A cgroup for a child of a function zygote. No boost: it has nothing left to initialise."""
@@ -61,7 +64,13 @@ class Forker:
         return leaf
 
     def _fork(
-        self, spec: Spec, zygote: Zygote, shell: Shell | None, leaf: Leaf, fds: list[tuple[str, int]]
+        self,
+        spec: Spec,
+        zygote: Zygote,
+        shell: Shell | None,
+        leaf: Leaf,
+        fds: list[tuple[str, int]],
+        park: bool,
     ) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -81,7 +90,7 @@ class Forker:
                     log_fd=log_read,
                     forked_at=self.loop.time(),
                 )
-                document = {**spec.init, "instance": worker.instance, "born": worker.born}
+                document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
                 os.write(worker.channel_fd, init_frame(document))
 
                 def forked(pidfd: int) -> None:

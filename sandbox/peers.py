@@ -85,7 +85,7 @@ class DoorPeer:
                 tenant if isinstance(tenant, str) else None,
             )
         elif op == "return":
-            supervisor.take_back(self, cast(int, message["worker"]))
+            supervisor.take_back(self, cast(int, message["worker"]), unused=bool(message.get("unused")))
         elif op == "release":
             supervisor.end(self, cast(int, message["worker"]), "released")
         elif op == "kill":

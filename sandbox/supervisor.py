@@ -190,14 +190,20 @@ class Supervisor:
                     pool.waiting.remove(request)
                     return
 
-    def take_back(self, door: DoorPeer, worker_id: int) -> None:
+    def take_back(self, door: DoorPeer, worker_id: int, *, unused: bool) -> None:
         worker = door.workers.pop(worker_id, None)
         if worker is None or worker.state is not WorkerState.LENT:
             return
         worker.door = None
         pool = self._pools.get(worker.key)
-        if pool is None or pool.spec.isolation == "request":
+        if pool is None or (pool.spec.isolation == "request" and not unused):
             self._keeper.kill(worker, "retired")
+            return
+        if unused:
+            worker.become(WorkerState.SPARE)
+            worker.tenant = None
+            pool.spares.append(worker)
+            self._pump(pool)
             return
         worker.become(WorkerState.IDLE)
         worker.since = self._loop.time()

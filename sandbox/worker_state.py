@@ -20,7 +20,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
         {WorkerState.SPARE, WorkerState.LENT, WorkerState.DYING, WorkerState.DEAD}
     ),
     WorkerState.SPARE: frozenset({WorkerState.LENT, WorkerState.DYING, WorkerState.DEAD}),
-    WorkerState.LENT: frozenset({WorkerState.IDLE, WorkerState.DYING, WorkerState.DEAD}),
+    WorkerState.LENT: frozenset({WorkerState.IDLE, WorkerState.SPARE, WorkerState.DYING, WorkerState.DEAD}),
     WorkerState.IDLE: frozenset({WorkerState.LENT, WorkerState.DYING, WorkerState.DEAD}),
     WorkerState.DYING: frozenset({WorkerState.DEAD}),
     WorkerState.DEAD: frozenset(),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.dispatch.dispatcher import Dispatcher
 
 QUEUE_LENGTH = 10_000  # waiting invocations of one pool
+MAX_AHEAD = 4  # workers that a door holds for events to come, of one function with a worker per event
 UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
 _TIMER_SLACK_S = 0.0005  # a timer of the loop may fire up to a millisecond early
 _steady = time.monotonic_ns
@@ -36,7 +37,7 @@ class Supervisor(Protocol):
 
     def cancel(self, lend_id: int) -> None: ...
 
-    def give_back(self, worker_id: int) -> None: ...
+    def give_back(self, worker_id: int, unused: bool = False) -> None: ...
 
     def release(self, worker_id: int) -> None: ...
 
@@ -92,6 +93,16 @@ class Borrowing:
             if wait_ns <= 0:
                 wait_ns = patience_ns
             self._dispatcher.loop.call_later(wait_ns / 1e9 + _TIMER_SLACK_S, self._patience_over, pool)
+
+    def borrow_ahead(self, pool: WorkerPool) -> None:
+        """For a function with a new worker per event: have the next one here before its event comes."""
+        supervisor = self.supervisor
+        if supervisor is None or supervisor.lost or pool.retired or pool.waiting:
+            return
+        for _ in range(min(MAX_AHEAD, 1 + pool.busy) - len(pool.idle) - len(pool.lends)):
+            lend = Lend(pool)
+            pool.lends.append(lend)
+            lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
 
     def _patience_over(self, pool: WorkerPool) -> None:
         pool.patience_armed = False

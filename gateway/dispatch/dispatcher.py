@@ -135,6 +135,8 @@ class Dispatcher:
         # The answer is on its way: what follows costs its caller nothing.
         if quiet:
             self.accounting.ended_quietly(worker, invocation, receipt, duration, status, started_ms)
+        if pool.one_shot:
+            self.borrowing.borrow_ahead(pool)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         if receipt.cold:
             pool.stats.cold += 1
@@ -321,7 +323,7 @@ class Dispatcher:
         if supervisor is None or how == "gone":
             return
         if how == "give_back":
-            supervisor.give_back(worker.id)
+            supervisor.give_back(worker.id, worker.cold)
         elif how == "kill":
             supervisor.kill(worker.id, why)
         else:
@@ -384,6 +386,8 @@ class Dispatcher:
 
     def give_back_all(self) -> None:
         """Before the door exits."""
+        for pool in self.pools.values():
+            self.borrowing.cancel_surplus(pool)
         for worker in list(self.workers.values()):
             if worker.invocation is None:
                 self.part_with(worker, "give_back" if worker.ready else "release")

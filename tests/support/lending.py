@@ -116,7 +116,7 @@ class Lender:
         self.calls.append(("cancel", lend_id))
         self._cancelled.add(lend_id)
 
-    def give_back(self, worker_id: int) -> None:
+    def give_back(self, worker_id: int, unused: bool = False) -> None:
         self.calls.append(("give_back", worker_id))
         if worker_id in self.workers:
             self.idle.append((worker_id, self.keys[worker_id], self.tenants[worker_id]))
