@@ -52,6 +52,7 @@ class Borrowing:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self.supervisor: Supervisor | None = None
+        self.closing = False  # this door is about to exit: it borrows nothing for events to come
 
     def queue(self, pool: WorkerPool, invocation: Invocation, now: int) -> None:
         if self.supervisor is None or self.supervisor.lost:
@@ -97,7 +98,7 @@ class Borrowing:
     def borrow_ahead(self, pool: WorkerPool) -> None:
         """For a function with a new worker per event: have the next one here before its event comes."""
         supervisor = self.supervisor
-        if supervisor is None or supervisor.lost or pool.retired or pool.waiting:
+        if supervisor is None or supervisor.lost or self.closing or pool.retired or pool.waiting:
             return
         for _ in range(min(MAX_AHEAD, 1 + pool.busy) - len(pool.idle) - len(pool.lends)):
             lend = Lend(pool)

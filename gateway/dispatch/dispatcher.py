@@ -33,6 +33,7 @@ log = logging.getLogger("forklight.dispatch")
 
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
+USED_UP_DELAY_S = 0.002
 _steady = time.monotonic_ns
 
 
@@ -119,11 +120,10 @@ class Dispatcher:
         worker.invocation = None
         worker.cold = False
         # The worker goes to whoever waits before the answer goes out: it can work while we write.
-        if pool.one_shot or worker.doomed or pool.retired:
+        used_up = pool.one_shot or worker.doomed or pool.retired
+        if used_up:
             pool.busy -= 1
-            self.part_with(worker, "release")
-            if pool.waiting:
-                self.borrowing.ask(pool, now)
+            worker.doomed = True
         elif pool.waiting:
             pool.busy -= 1
             self.borrowing.hand_over(pool, worker, now)
@@ -135,13 +135,25 @@ class Dispatcher:
         # The answer is on its way: what follows costs its caller nothing.
         if quiet:
             self.accounting.ended_quietly(worker, invocation, receipt, duration, status, started_ms)
-        if pool.one_shot:
-            self.borrowing.borrow_ahead(pool)
+        if used_up:
+            # Its end and the next one's start cost the supervisor and the kernel a millisecond: not while the caller reads the answer.
+            worker.stop_reading()
+            if pool.waiting:
+                self._used_up(pool, worker)
+            else:
+                self.loop.call_later(USED_UP_DELAY_S, self._used_up, pool, worker)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         if receipt.cold:
             pool.stats.cold += 1
         else:
             pool.note_service(handler_ns)
+
+    def _used_up(self, pool: WorkerPool, worker: Worker) -> None:
+        self.part_with(worker, "release")
+        if pool.waiting:
+            self.borrowing.ask(pool, _steady())
+        elif pool.one_shot:
+            self.borrowing.borrow_ahead(pool)
 
     # ---- waiting for a worker ------------------------------------------------------------------------------
 
@@ -386,11 +398,12 @@ class Dispatcher:
 
     def give_back_all(self) -> None:
         """Before the door exits."""
+        self.borrowing.closing = True
         for pool in self.pools.values():
             self.borrowing.cancel_surplus(pool)
         for worker in list(self.workers.values()):
             if worker.invocation is None:
-                self.part_with(worker, "give_back" if worker.ready else "release")
+                self.part_with(worker, "give_back" if worker.ready and not worker.doomed else "release")
 
     def forget_empty_pools(self) -> bool:
         """Whether anything is left."""
