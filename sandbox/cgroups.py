@@ -4,8 +4,10 @@ A *leaf* is used for one worker and thrown away. It is never used again after `k
 ever written kills everything that is later cloned into it. All leaves sit in one *slice* of ours, so that what a dead supervisor
 left can be found and removed as a whole.
 
-Nobody here writes cgroup.procs on a path where somebody waits: moving a process that way takes an RCU grace period, 7 ms and more.
-Processes are born in their leaf (v2: CLONE_INTO_CGROUP) or write themselves into its `tasks` files (v1), which has no such wait.
+Moving a process by cgroup.procs takes an RCU grace period, 7 ms and more. So processes are born in their leaf (v2: CLONE_INTO_CGROUP)
+or write themselves into its `tasks` files (v1), which has no such wait. One case is left: on v2 a child of a function zygote has
+nothing but cgroup.procs, because clone3, whose flags seccomp cannot see, is forbidden in a sandbox. Spares forked ahead hide it;
+`mount -o remount,favordynmods /sys/fs/cgroup` (Linux 6.0) ends it for the whole host, which is the operator's to decide.
 """
 
 from __future__ import annotations
