@@ -23,7 +23,7 @@ SLOTS = 60_000
 # A kind other than the default one is kept pooled for this long after its last use.
 KIND_KEEP_S = 60.0
 # Making a shell takes a millisecond or two of this thread: not while the fork that took the last one is under way.
-REFILL_DELAY_S = 0.01
+REFILL_DELAY_S = 0.02
 # rmdir of a cgroup is refused while the kernel still takes its last process apart.
 _REMOVE_RETRY_S = 0.02
 

@@ -33,7 +33,7 @@ INIT_LIMIT_S = 10.0
 RECALL_WAIT_S = 0.1
 TICK_S = 1.0
 # Spares are refilled a moment after the call that took one, so that the fork does not compete with it.
-REFILL_DELAY_S = 0.002
+REFILL_DELAY_S = 0.01
 ZYGOTE_IDLE_S = 600.0
 DEFAULT_KIND = ShellKind("none", 512)
 
