@@ -29,6 +29,8 @@ log = logging.getLogger("forklight.serve")
 
 # Control copies the runtime layer at its very first start; everything else is ready in well under a second.
 READY_LIMIT_S = 60.0
+# sockaddr_un has room for this many bytes and a zero, unix(7).
+MAX_SOCKET_PATH = 107
 # What doors and control get to write out what they have after the grace period, before they are killed.
 LAST_WORDS_S = 2.0
 
@@ -183,6 +185,12 @@ def _raise_file_limit() -> None:
 
 def _open_state_dir(state_dir: Path) -> IO[str]:
     """Make the directory and take its lock, which goes with the process however that ends."""
+    socket_path = os.fsencode(state_dir / "run" / "control.sock")
+    if len(socket_path) > MAX_SOCKET_PATH:
+        room = MAX_SOCKET_PATH - len(socket_path) + len(os.fsencode(state_dir))
+        raise StartError(
+            f"state directory {state_dir}: longer than {room} bytes, which a socket in it allows"
+        )
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("run", "sandboxes"):

@@ -123,3 +123,11 @@ def test_a_second_server_on_the_same_state_is_refused_in_one_line(
         start_server(state_dir=state_dir)
     assert "in use by process" in str(refused.value)
     assert "Traceback" not in str(refused.value)
+
+
+def test_a_state_directory_too_deep_for_a_socket_is_refused_in_one_line(
+    start_server: Callable[..., Server], state_dir: Path
+) -> None:
+    with pytest.raises(ServerError, match="which a socket in it allows") as refused:
+        start_server(state_dir=state_dir / ("deep" * 25))
+    assert "Traceback" not in str(refused.value)
