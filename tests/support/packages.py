@@ -16,7 +16,8 @@ def package(files: Mapping[str, str | bytes] | None = None) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in ({"index.py": HELLO} if files is None else files).items():
-            archive.writestr(name, content)
+            # A fixed date (ZipInfo's default): the same files are the same bytes, whenever they are packed.
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return data.getvalue()
 
 
