@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.cgroups import Leaf
+from sandbox.channel import init_frame
 from sandbox.errors import SandboxError
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
@@ -19,7 +20,7 @@ from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import first_limits
 from sandbox.shells import Shell
 from sandbox.spec import Spec
-from sandbox.worker import Worker, init_frame
+from sandbox.worker import Worker
 from sandbox.zygote import ForkRequest, Zygote
 
 CODE, LAYERS, RUNTIME_LAYER = "/var/task", "/opt", "/var/runtime"

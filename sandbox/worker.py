@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +12,6 @@ if TYPE_CHECKING:
     from sandbox.function_zygote import FunctionZygote
     from sandbox.peers import DoorPeer
     from sandbox.shells import Shell
-
-# Frames of the worker channel that the supervisor itself writes and reads; doors speak the rest (sandbox/channel.py).
-HEADER = struct.Struct("<IHHQ16s")
-INIT, READY = 1, 16
 
 
 @dataclass(slots=True)
@@ -51,8 +45,3 @@ class Worker:
         if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"worker {self.worker_id}: {self.state} -> {state}")
         self.state = state
-
-
-def init_frame(document: dict[str, object]) -> bytes:
-    body = json.dumps(document, separators=(",", ":")).encode()
-    return HEADER.pack(len(body), INIT, 0, 0, bytes(16)) + body

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from sandbox.channel import HEADER, READY
 from sandbox.errors import SandboxError
 from sandbox.forking import Forker
 from sandbox.host import Host
@@ -21,7 +22,7 @@ from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
 from sandbox.snapshots import Snapshots
 from sandbox.version_pool import SnapshotState, VersionPool
-from sandbox.worker import HEADER, READY, Worker
+from sandbox.worker import Worker
 from sandbox.worker_state import WorkerState
 
 log = logging.getLogger("forklight.sandbox")
