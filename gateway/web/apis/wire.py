@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from gateway.model.errors import ApiError
 from gateway.web.apis.service_model import Operation, Shape
 
@@ -78,12 +80,10 @@ def parse_document(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ApiError(
-            "SerializationException", f"Could not parse request body into json: {reason}"
-        ) from None
+        # Not json.loads: at its recursion limit whatever the collector finalizes meanwhile fails as well.
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError("SerializationException", f"Could not parse request body into json: {error}") from None
     if not isinstance(document, dict):
         raise ApiError("SerializationException", "Could not parse request body into json: not an object")
     return document
