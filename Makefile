@@ -3,7 +3,7 @@
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
-C_FILES := $(filter %.c %.h,$(SOURCES)) $(wildcard benchmarks/c/*.c)
+C_FILES := $(filter-out native/vendor/%,$(filter %.c %.h,$(SOURCES))) $(wildcard benchmarks/c/*.c)
 
 setup: .venv/.ready
 

@@ -1,6 +1,7 @@
 """In-tree build backend: setuptools' own, with a `build_ext` that
 
-- writes the cffi glue of `sandbox._native` from the marked lines of include/sandbox_native.h,
+- writes the cffi glue of `sandbox._native` and of `gateway._native` from the marked lines of their headers in include/,
+- compiles the vendored nghttp2 into the latter,
 - compiles the static program `sandbox/bin/forklight-init`, the first process of every sandbox,
 - says in one line what the machine lacks when it cannot compile.
 """
@@ -19,8 +20,17 @@ from setuptools.build_meta import *  # noqa: F403 - a build backend is this modu
 from setuptools.command.build_ext import build_ext as setuptools_build_ext
 
 NATIVE = Path(__file__).resolve().parent
-HEADER = NATIVE / "include" / "sandbox_native.h"
-FOLDERS = {"sandbox._native": "src", "sandbox.guests.python._native": "guest"}
+VENDOR = NATIVE / "vendor" / "nghttp2"
+FOLDERS = {"sandbox._native": "src", "gateway._native": "door", "sandbox.guests.python._native": "guest"}
+VENDOR_MACROS = [
+    *("NGHTTP2_STATICLIB", "HAVE_ARPA_INET_H", "HAVE_NETINET_IN_H"),
+    *("HAVE_CLOCK_GETTIME", "HAVE_DECL_CLOCK_MONOTONIC"),
+]
+# Through cffi: the headers whose marked parts are what Python sees, in this order.
+HEADERS = {
+    "sandbox._native": [NATIVE / "include" / "sandbox_native.h"],
+    "gateway._native": [NATIVE / "include" / "fast_path.h"],
+}
 WARNINGS = [
     *("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes"),
     *("-Wformat=2", "-Wswitch-enum", "-Wvla"),
@@ -30,12 +40,12 @@ LINK_HARDENING = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
 LANGUAGE = ["-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden"]
 
 
-def public_declarations() -> str:
+def public_declarations(header: Path) -> str:
     """The part of the header that is also the cffi cdef."""
-    _, _, rest = HEADER.read_text().partition("/* cdef begin */")
+    _, _, rest = header.read_text().partition("/* cdef begin */")
     declarations, end, _ = rest.partition("/* cdef end */")
     if not end:
-        raise SystemExit(f"forklight: {HEADER}: the cdef markers are missing")
+        raise SystemExit(f"forklight: {header}: the cdef markers are missing")
     return declarations
 
 
@@ -74,21 +84,38 @@ class build_ext(setuptools_build_ext):
             extension.extra_compile_args = [*LANGUAGE, *WARNINGS, *HARDENING, *extension.extra_compile_args]
             extension.extra_link_args = [*LINK_HARDENING, *extension.extra_link_args]
             folder = NATIVE / FOLDERS[extension.name]
+            headers = HEADERS.get(extension.name, [])
             extension.sources = [_relative(source) for source in sorted(folder.glob("*.c"))]
             extension.depends = [
-                _relative(header) for header in [*folder.glob("*.h"), HEADER, Path(__file__)]
+                _relative(header) for header in [*folder.glob("*.h"), *headers, Path(__file__)]
             ]
-            if extension.name == "sandbox._native":
-                self._add_glue(extension)
+            if headers:
+                self._add_glue(extension, headers)
+            if extension.name == "gateway._native":
+                extension.extra_objects = self._vendored()
         super().build_extensions()
 
-    def _add_glue(self, extension: Extension) -> None:
+    def _vendored(self) -> list[str]:
+        """nghttp2's objects, compiled as its authors do: its warnings are not ours to answer."""
+        folder = Path(self.build_temp).absolute()
+        objects = self.compiler.compile(
+            [_relative(source) for source in sorted(VENDOR.glob("*.c"))],
+            output_dir=str(folder),
+            include_dirs=[str(VENDOR)],
+            macros=[(name, "1") for name in VENDOR_MACROS],
+            extra_preargs=["-std=gnu11", "-D_GNU_SOURCE", "-fvisibility=hidden", *HARDENING],
+            depends=[_relative(header) for header in VENDOR.glob("*.h")],
+        )
+        return list(objects)
+
+    def _add_glue(self, extension: Extension, headers: list[Path]) -> None:
         ffi = cffi.FFI()
-        ffi.cdef(public_declarations())
-        ffi.set_source(extension.name, '#include "sandbox_native.h"\n')
+        for header in headers:
+            ffi.cdef(public_declarations(header))
+        ffi.set_source(extension.name, "".join(f'#include "{header.name}"\n' for header in headers))
         folder = Path(self.build_temp).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        glue = folder / "native_glue.c"
+        glue = folder / f"{extension.name.partition('.')[0]}_glue.c"
         ffi.emit_c_code(str(glue))
         extension.sources.append(str(glue))
 

@@ -1,0 +1,490 @@
+/* Pools, workers and calls: which worker runs a call, and what becomes of its answer. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Of the worker's channel: sandbox/channel.py. All integers are little endian. */
+enum { INVOKE = 2, RESULT = 18 };
+
+struct __attribute__((packed)) head {
+    uint32_t length; /* of what follows the header */
+    uint16_t kind;
+    uint16_t meta_size;
+    uint64_t aux; /* INVOKE: the deadline, epoch ms */
+    unsigned char nonce[16];
+};
+
+struct __attribute__((packed)) answer_head {
+    struct head head;
+    uint64_t handler_ns;
+    uint64_t cpu_ns;
+    uint64_t peak_kib;
+};
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the channel's integers are little endian"
+#endif
+
+/* As in gateway/dispatch/worker_pool.py, which explains them. */
+enum { SHORT_HANDLER_NS = 100000, IDLE_PATIENCE_NS = 1000000, MAX_WAITING = 10000 };
+
+int64_t fl_steady_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t fl_epoch_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void fl_new_nonce(struct fl_door *door, unsigned char nonce[16])
+{
+    struct fl_tables *own = door->own;
+    if (own->random_used + 16 > sizeof own->random) {
+        size_t filled = 0;
+        while (filled < sizeof own->random) {
+            ssize_t count = getrandom(own->random + filled, sizeof own->random - filled, 0);
+            if (count > 0)
+                filled += (size_t)count; /* it fails only when a signal comes */
+        }
+        own->random_used = 0;
+    }
+    memcpy(nonce, own->random + own->random_used, 16);
+    own->random_used += 16;
+    nonce[6] = (nonce[6] & 0x0f) | 0x40;
+    nonce[8] = (nonce[8] & 0x3f) | 0x80;
+}
+
+void fl_format_id(const unsigned char nonce[16], char *out)
+{
+    char digits[32];
+    fl_hex(nonce, 16, digits);
+    static const unsigned char parts[] = {8, 4, 4, 4, 12};
+    const char *from = digits;
+    for (size_t i = 0; i < sizeof parts; i++) {
+        if (i > 0)
+            *out++ = '-';
+        memcpy(out, from, parts[i]);
+        out += parts[i];
+        from += parts[i];
+    }
+}
+
+/* ---- pools: the list of idle workers, the queue of waiting calls ---------------------------- */
+
+struct fl_pool *fl_pool_new(uint64_t handle, int64_t timeout_ns, uint32_t eager,
+                            const char *version)
+{
+    struct fl_pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL)
+        return NULL;
+    pool->handle = handle;
+    pool->timeout_ns = timeout_ns;
+    pool->eager = eager;
+    pool->service_ns = -1;
+    strncpy(pool->version, version, sizeof pool->version - 1);
+    return pool;
+}
+
+void fl_pool_free(struct fl_pool *pool)
+{
+    free(pool);
+}
+
+void fl_pool_rest(struct fl_pool *pool, struct fl_worker *worker, int warm)
+{
+    if (worker->listed)
+        return;
+    worker->listed = 1;
+    worker->warmer = warm ? NULL : pool->coldest;
+    worker->colder = warm ? pool->warmest : NULL;
+    if (worker->warmer != NULL)
+        worker->warmer->colder = worker;
+    else
+        pool->warmest = worker;
+    if (worker->colder != NULL)
+        worker->colder->warmer = worker;
+    else
+        pool->coldest = worker;
+    pool->idle++;
+}
+
+void fl_pool_remove(struct fl_pool *pool, struct fl_worker *worker)
+{
+    if (!worker->listed)
+        return;
+    worker->listed = 0;
+    if (worker->warmer != NULL)
+        worker->warmer->colder = worker->colder;
+    else
+        pool->warmest = worker->colder;
+    if (worker->colder != NULL)
+        worker->colder->warmer = worker->warmer;
+    else
+        pool->coldest = worker->warmer;
+    worker->warmer = worker->colder = NULL;
+    pool->idle--;
+}
+
+static void enqueue(struct fl_pool *pool, struct fl_call *call)
+{
+    if (pool->last != NULL)
+        pool->last->next = call;
+    else
+        pool->first = call;
+    pool->last = call;
+    call->queued = 1;
+    pool->waiting++;
+    pool->oldest_waiting = pool->first->admitted_ns;
+}
+
+static void unqueue(struct fl_pool *pool, struct fl_call *call)
+{
+    struct fl_call *before = NULL;
+    for (struct fl_call *at = pool->first; at != call; at = at->next)
+        before = at;
+    if (before != NULL)
+        before->next = call->next;
+    else
+        pool->first = call->next;
+    if (pool->last == call)
+        pool->last = before;
+    call->next = NULL;
+    call->queued = 0;
+    pool->waiting--;
+    pool->oldest_waiting = pool->first != NULL ? pool->first->admitted_ns : 0;
+}
+
+struct fl_call *fl_pool_take(struct fl_pool *pool)
+{
+    struct fl_call *call = pool->first;
+    if (call != NULL)
+        fl_call_adopt(call);
+    return call;
+}
+
+/* Whether an idle worker takes what comes, rather than one of the busy ones when it is done. */
+static int may_wake(const struct fl_pool *pool, int64_t now)
+{
+    return pool->busy < pool->eager || pool->service_ns > SHORT_HANDLER_NS ||
+           pool->service_ns < 0 ||
+           (pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS);
+}
+
+/* ---- calls ---------------------------------------------------------------------------------- */
+
+void fl_call_free(struct fl_call *call)
+{
+    if (call != NULL)
+        free(call->frame);
+    free(call);
+}
+
+void fl_call_adopt(struct fl_call *call)
+{
+    if (call->queued)
+        unqueue(call->pool, call);
+    if (call->worker != NULL)
+        call->worker->call = NULL;
+    call->from->adopted(call);
+}
+
+/* Writes the event to the worker's channel. 0: nothing of it will run there; the worker is in no
+ * list any more, and Python learns from the end of its channel that it is gone. */
+static int start(struct fl_door *door, struct fl_worker *worker, struct fl_call *call,
+                 const char *meta, size_t meta_size, const unsigned char *payload, size_t size,
+                 int64_t now)
+{
+    struct fl_pool *pool = worker->pool;
+    int64_t limit = now + pool->timeout_ns;
+    if (call->limit_ns != 0 && call->limit_ns < limit)
+        limit = call->limit_ns;
+    worker->started_ns = now;
+    worker->started_ms = fl_epoch_ms();
+    worker->deadline_ns = limit;
+    unsigned char *frame = door->own->frame;
+    struct head head = {
+        .length = (uint32_t)(meta_size + size),
+        .kind = INVOKE,
+        .meta_size = (uint16_t)meta_size,
+        .aux = (uint64_t)(worker->started_ms + (limit - now) / 1000000),
+    };
+    memcpy(head.nonce, call->nonce, sizeof head.nonce);
+    memcpy(frame, &head, sizeof head);
+    memcpy(frame + sizeof head, meta, meta_size);
+    memcpy(frame + sizeof head + meta_size, payload, size);
+    size_t total = sizeof head + meta_size + size;
+    ssize_t written;
+    do
+        written = send(worker->fd, frame, total, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (written < 0 && errno == EINTR);
+    if (written != (ssize_t)total) {
+        /* Dead; or, which an idle worker's empty channel rules out, it took a part: then it must
+         * not go on. */
+        worker->broken = 1;
+        worker->plain = 0;
+        shutdown(worker->fd, SHUT_RDWR);
+        return 0;
+    }
+    worker->call = call;
+    call->worker = worker;
+    pool->busy++;
+    return 1;
+}
+
+static int start_oldest(struct fl_door *door, struct fl_worker *worker, int64_t now)
+{
+    struct fl_pool *pool = worker->pool;
+    struct fl_call *call = pool->first;
+    if (!start(door, worker, call, (const char *)call->frame, call->meta_size, call->payload,
+               call->size, now))
+        return 0;
+    unqueue(pool, call);
+    free(call->frame);
+    call->frame = call->payload = NULL;
+    return 1;
+}
+
+int fl_worker_serve(struct fl_door *door, struct fl_worker *worker, int64_t now)
+{
+    if (!worker->plain || worker->broken || worker->pool->first == NULL)
+        return 0;
+    return start_oldest(door, worker, now);
+}
+
+enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool)
+{
+    int64_t now = fl_steady_ns();
+    struct fl_worker *worker;
+    while (pool->first != NULL && (worker = pool->warmest) != NULL && worker->plain &&
+           may_wake(pool, now)) {
+        fl_pool_remove(pool, worker);
+        start_oldest(door, worker, now);
+    }
+    return pool->first != NULL ? FL_WAITING : FL_DONE;
+}
+
+static struct fl_call *new_call(struct fl_door *door, const struct fl_route *route,
+                                struct fl_origin *from, int32_t stream, int64_t limit_ns,
+                                int64_t now)
+{
+    struct fl_call *call = calloc(1, sizeof *call);
+    if (call == NULL)
+        return NULL;
+    call->pool = route->pool;
+    call->from = from;
+    call->origin = from->handle;
+    call->route = route->handle;
+    call->admitted_ns = now;
+    call->limit_ns = limit_ns;
+    call->stream = stream;
+    fl_new_nonce(door, call->nonce);
+    return call;
+}
+
+static enum fl_verdict let_wait(struct fl_door *door, struct fl_pool *pool, struct fl_call *call,
+                                const struct fl_route *route, const unsigned char *payload,
+                                size_t size)
+{
+    call->frame = malloc(route->meta_size + size);
+    if (call->frame == NULL)
+        return FL_PYTHON;
+    memcpy(call->frame, route->meta, route->meta_size);
+    memcpy(call->frame + route->meta_size, payload, size);
+    call->meta_size = route->meta_size;
+    call->payload = call->frame + route->meta_size;
+    call->size = size;
+    enqueue(pool, call);
+    if (pool->idle > 0 && pool->oldest_outside == 0)
+        fl_pool_wake(door, pool);
+    if (pool->first == NULL || pool->armed)
+        return FL_DONE;
+    door->pool = pool->handle;
+    return FL_WAITING;
+}
+
+enum fl_verdict fl_submit(struct fl_door *door, const struct fl_route *route,
+                          struct fl_origin *from, int32_t stream, const unsigned char *payload,
+                          size_t size, int64_t limit_ns, struct fl_call **made)
+{
+    struct fl_pool *pool = route->pool;
+    int64_t now = fl_steady_ns();
+    if (size > FL_EVENT_BYTES || (limit_ns != 0 && limit_ns <= now))
+        return FL_PYTHON;
+    int startable = pool->first == NULL && pool->oldest_outside == 0 && pool->warmest != NULL &&
+                    pool->warmest->plain && may_wake(pool, now);
+    /* Only behind handlers of microseconds waiting is as good as another worker; for the rest
+     * Python decides. */
+    int queueable = pool->busy > 0 && pool->service_ns >= 0 &&
+                    pool->service_ns <= SHORT_HANDLER_NS && pool->waiting < MAX_WAITING;
+    if (!startable && !queueable)
+        return FL_PYTHON;
+    struct fl_call *call = new_call(door, route, from, stream, limit_ns, now);
+    if (call == NULL)
+        return FL_PYTHON;
+    enum fl_verdict verdict = FL_PYTHON;
+    struct fl_worker *worker;
+    while (startable && (worker = pool->warmest) != NULL && worker->plain) {
+        fl_pool_remove(pool, worker);
+        if (start(door, worker, call, route->meta, route->meta_size, payload, size, now)) {
+            verdict = FL_DONE;
+            break;
+        }
+    }
+    if (verdict == FL_PYTHON && queueable)
+        verdict = let_wait(door, pool, call, route, payload, size);
+    if (verdict == FL_PYTHON) {
+        fl_call_free(call);
+        return FL_PYTHON;
+    }
+    if (limit_ns != 0 && (door->nearest_limit == 0 || limit_ns < door->nearest_limit))
+        door->nearest_limit = limit_ns;
+    *made = call;
+    return verdict;
+}
+
+/* ---- workers -------------------------------------------------------------------------------- */
+
+struct fl_worker *fl_worker_new(uint64_t handle, struct fl_pool *pool, int fd, int log_fd)
+{
+    struct fl_worker *worker = calloc(1, sizeof *worker);
+    if (worker == NULL)
+        return NULL;
+    worker->handle = handle;
+    worker->pool = pool;
+    worker->fd = fd;
+    worker->log_fd = log_fd;
+    return worker;
+}
+
+void fl_worker_free(struct fl_worker *worker)
+{
+    free(worker);
+}
+
+static void record(struct fl_door *door, struct fl_worker *worker, const struct fl_call *call,
+                   const struct fl_measures *measures)
+{
+    struct fl_tables *own = door->own;
+    struct fl_pool *pool = worker->pool;
+    size_t bucket = 0;
+    while (bucket < own->bound_count && own->bounds[bucket] < measures->duration_ns)
+        bucket++;
+    pool->buckets[bucket]++;
+    pool->answered++;
+    pool->duration_ns += (uint64_t)measures->duration_ns;
+    pool->billed_ms += (uint64_t)measures->billed_ms;
+    if (pool->service_ns < 0)
+        pool->service_ns = measures->handler_ns;
+    else
+        pool->service_ns += (measures->handler_ns - pool->service_ns) / 8;
+    if (door->quiet_left == 0 || door->records == FL_RECORDS) {
+        worker->left_out++;
+        return;
+    }
+    door->quiet_left--;
+    struct fl_record *line = &own->records[(own->first_record + door->records++) % FL_RECORDS];
+    line->worker = worker->handle;
+    line->started_ms = worker->started_ms;
+    line->duration_ns = measures->duration_ns;
+    line->billed_ms = measures->billed_ms;
+    line->peak_kib = measures->peak_kib;
+    memcpy(line->nonce, call->nonce, sizeof line->nonce);
+}
+
+size_t fl_take_records(struct fl_door *door, struct fl_record *out, size_t count)
+{
+    struct fl_tables *own = door->own;
+    size_t taken = 0;
+    for (; taken < count && door->records > 0; taken++, door->records--) {
+        out[taken] = own->records[own->first_record];
+        own->first_record = (own->first_record + 1) % FL_RECORDS;
+    }
+    return taken;
+}
+
+/* Exactly one answer to the question that was asked, and nothing that Python has to look at? */
+static int is_plain_answer(const struct fl_worker *worker, const unsigned char *input, size_t size,
+                           struct answer_head *answer)
+{
+    if (size < sizeof *answer || worker->output || worker->broken)
+        return 0;
+    memcpy(answer, input, sizeof *answer);
+    int waiting = 0;
+    return answer->head.kind == RESULT && answer->head.meta_size == 0 &&
+           (size_t)answer->head.length + sizeof answer->head == size &&
+           memcmp(answer->head.nonce, worker->call->nonce, sizeof answer->head.nonce) == 0 &&
+           ioctl(worker->log_fd, FIONREAD, &waiting) == 0 && waiting == 0;
+}
+
+/* The worker's next: what waits here, what waits in Python, or a rest. */
+static enum fl_verdict go_on(struct fl_door *door, struct fl_worker *worker, int64_t now)
+{
+    struct fl_pool *pool = worker->pool;
+    worker->idle_since = now;
+    if (pool->oldest_outside != 0 &&
+        (pool->first == NULL || pool->oldest_outside <= pool->first->admitted_ns))
+        return FL_HANDOVER;
+    if (pool->first == NULL) {
+        fl_pool_rest(pool, worker, 1);
+        return FL_DONE;
+    }
+    start_oldest(door, worker, now); /* if it has died, its channel's end says so */
+    if (pool->first != NULL && pool->idle > 0)
+        fl_pool_wake(door, pool);
+    return FL_DONE;
+}
+
+enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worker)
+{
+    struct fl_call *call = worker->call;
+    door->input = NULL;
+    door->input_size = 0;
+    door->origin = 0;
+    if (call == NULL)
+        return FL_PYTHON;
+    unsigned char *input = door->own->input + FL_HEADROOM;
+    ssize_t size = read(worker->fd, input, FL_INPUT_BYTES);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return FL_DONE;
+    if (size < 0)
+        size = 0;
+    struct answer_head answer;
+    if (!is_plain_answer(worker, input, (size_t)size, &answer)) {
+        door->input = input;
+        door->input_size = (size_t)size;
+        return FL_PYTHON;
+    }
+    int64_t now = fl_steady_ns();
+    struct fl_measures measures = {
+        .queue_ns = worker->started_ns - call->admitted_ns,
+        .duration_ns = now - worker->started_ns,
+        .cpu_ns = (int64_t)answer.cpu_ns,
+        .peak_kib = (int64_t)answer.peak_kib,
+    };
+    measures.handler_ns = answer.handler_ns < (uint64_t)measures.duration_ns
+                              ? (int64_t)answer.handler_ns
+                              : measures.duration_ns;
+    measures.billed_ms = (measures.duration_ns + 999999) / 1000000;
+    record(door, worker, call, &measures);
+    worker->call = NULL;
+    worker->pool->busy--;
+    /* Before the answer goes out: it can work while we write. */
+    enum fl_verdict verdict = go_on(door, worker, now);
+    enum fl_verdict sent = call->from->answer(door, call, input + sizeof answer,
+                                              (size_t)size - sizeof answer, &measures);
+    fl_call_free(call);
+    return verdict == FL_DONE ? sent : verdict;
+}
