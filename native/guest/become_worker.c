@@ -5,6 +5,7 @@
  * so that nothing after that point could have needed them. Any failure ends the child: a worker
  * that is only partly confined is never used. */
 #include "fork_worker.h"
+#include "frame.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,14 +29,6 @@
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #endif
-
-struct frame_header {
-    uint32_t length;
-    uint16_t kind;
-    uint16_t meta_length;
-    uint64_t aux;
-    uint8_t nonce[16];
-} __attribute__((packed));
 
 static void __attribute__((noreturn)) fail(int fd, int control, const char *step, int error,
                                            const char *detail)

@@ -8,12 +8,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "channel.h"
 #include "fork_worker.h"
 #include "json_shape.h"
 
 #include <errno.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 /* OSError whose `filename` is the name of the step. */
@@ -137,22 +136,6 @@ static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
     return Py_BuildValue("(ii)", (int)pid, pidfd);
 }
 
-PyDoc_STRVAR(
-    usage_doc,
-    "usage() -> (CPU time of this process in ns, to the microsecond; peak resident memory in KiB)");
-
-static PyObject *usage(PyObject *self, PyObject *unused)
-{
-    (void)self;
-    (void)unused;
-    struct rusage used;
-    if (getrusage(RUSAGE_SELF, &used) != 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    long long cpu_us = 1000000LL * (used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-                       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
-    return Py_BuildValue("(Ll)", 1000 * cpu_us, used.ru_maxrss);
-}
-
 PyDoc_STRVAR(has_named_tuples_doc, "has_named_tuples(value) -> whether a tuple with _asdict() is "
                                    "somewhere in dicts, lists and tuples of value");
 
@@ -166,14 +149,15 @@ static PyObject *has_named_tuples(PyObject *self, PyObject *value)
 static PyMethodDef methods[] = {
     {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS,
      fork_worker_doc},
-    {"usage", usage, METH_NOARGS, usage_doc},
     {"has_named_tuples", has_named_tuples, METH_O, has_named_tuples_doc},
     {NULL, NULL, 0, NULL},
 };
 
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, fg_add_channel}, {0, NULL}};
+
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "_native",  .m_doc = "C part of the Python guest.",
-    .m_size = 0,           .m_methods = methods,
+    .m_size = 0,           .m_methods = methods, .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__native(void);

@@ -90,11 +90,10 @@ def test_bytes_pass_unchanged() -> None:
         (b"{}", {}),
         (b' [1, "\xc3\xa9"]\n', [1, "é"]),
         (b"\xef\xbb\xbf1", 1),
-        (memoryview(b'"x"'), "x"),
         (b"1e999", float("inf")),
     ],
 )
-def test_read(body: bytes | memoryview, value: object) -> None:
+def test_read(body: bytes, value: object) -> None:
     assert unmarshal_event(body) == value
 
 

@@ -14,7 +14,6 @@ import re
 import sys
 
 from ._native import has_named_tuples
-from .channel import Buffer
 from .faults import MARSHAL_ERROR, UNMARSHAL_ERROR, Fault
 
 # AWS decides by the runtime's name; the name follows the interpreter.
@@ -37,7 +36,7 @@ _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 _encode_plain = json.JSONEncoder(ensure_ascii=ENSURE_ASCII, default=_unusual).encode
 
 
-def unmarshal_event(body: Buffer) -> object:
+def unmarshal_event(body: bytes) -> object:
     """Raises Fault Runtime.UnmarshalError."""
     try:
         return _decode(str(body, "utf-8-sig" if body[:1] == b"\xef" else "utf-8"))

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import faults, log_capture
-from ._native import usage
-from .channel import ERROR, INIT, INIT_FAILED, INVOKE, READY, RESULT, Buffer, Channel, Frame
+from .channel import ERROR, INIT, INIT_FAILED, INVOKE, READY, RESULT, Channel, Frame
 from .context import LambdaContext
 from .environment import Document
 from .faults import ErrorJson
@@ -27,7 +26,6 @@ _TOO_LARGE = {
     "errorMessage": "Response payload size exceeded maximum allowed payload size "
     f"({faults.MAX_RESPONSE_BYTES} bytes).",
 }
-_FORKED_CHILD_EXIT = 0
 
 
 def run(channel: Channel, errors: ErrorLog, load: Callable[[Document], tuple[Handler, int]]) -> None:
@@ -36,26 +34,23 @@ def run(channel: Channel, errors: ErrorLog, load: Callable[[Document], tuple[Han
     SystemExit and other BaseExceptions of the user's code pass through: the process then ends as it would on Lambda.
     """
     frame = channel.receive()
-    if frame is None or frame.kind != INIT:
+    if frame is None or frame[0] != INIT:
         os._exit(0)
-    pid = os.getpid()
     try:
-        document = json.loads(bytes(frame.body))
+        document = json.loads(frame[-1])
         handler, init_us = load(document)
     except Exception as error:
         report = faults.error_of(error)
         errors.write(report)
         log_capture.flush()
-        _leave_if_forked(pid)
-        channel.send(INIT_FAILED, _error_bytes(report))
+        channel.send(INIT_FAILED, 0, _error_bytes(report))
         channel.receive()  # until killed: an exit now would race with the reading of the frame
         os._exit(1)
     log_capture.flush()
-    _leave_if_forked(pid)
-    channel.send(READY, aux=init_us)
+    channel.send(READY, init_us, b"")
     if document.get("park"):
         _rehearse(errors)
-    _serve(channel, errors, handler, pid)
+    _serve(channel, errors, handler)
 
 
 def _rehearse(errors: ErrorLog) -> None:
@@ -63,39 +58,34 @@ def _rehearse(errors: ErrorLog) -> None:
     event waits for it (a first call in a fresh fork is some hundred page faults slower). The user's code is not run."""
     before = current.request_id, current.tenant_id
     _invoke(
-        Frame(INVOKE, 0, bytes(16), b"", b'{"rehearsal": [1, "2", 3.5]}'),
+        (INVOKE, 0, bytes(16), b"", b'{"rehearsal": [1, "2", 3.5]}'),
         lambda event, context: event,
         errors,
     )
     log_capture.flush()
-    usage()
     current.request_id, current.tenant_id = before
 
 
-def _serve(channel: Channel, errors: ErrorLog, handler: Handler, pid: int) -> None:
-    now, getpid, flush = time.perf_counter_ns, os.getpid, log_capture.flush
-    cpu_before, _ = usage()
+def _serve(channel: Channel, errors: ErrorLog, handler: Handler) -> None:
+    receive, answer, flush = channel.receive, channel.answer, log_capture.flush
+    channel.start_counting()
     while True:
-        frame = channel.receive()
+        frame = receive()
         if frame is None:
             os._exit(0)
-        started = now()
         kind, payload = _invoke(frame, handler, errors)
         flush()
-        if getpid() != pid:
-            os._exit(_FORKED_CHILD_EXIT)
-        cpu, peak_kib = usage()
-        channel.answer(kind, frame.nonce, now() - started, cpu - cpu_before, peak_kib, payload)
-        cpu_before = cpu
+        answer(kind, frame[2], payload)
 
 
 def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, bytes]:
-    digits = frame.nonce.hex()
+    _, deadline_ms, nonce, meta, event = frame
+    digits = nonce.hex()
     request_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
     current.request_id = request_id
     try:
-        context = _context(frame, request_id)
-        payload = marshal_response(handler(unmarshal_event(frame.body), context))
+        context = _context(request_id, deadline_ms, meta)
+        payload = marshal_response(handler(unmarshal_event(event), context))
     except Exception as error:
         report = faults.error_of(error, request_id)
         errors.write(report)
@@ -109,8 +99,8 @@ def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, byte
     return RESULT, payload
 
 
-def _context(frame: Frame, request_id: str) -> LambdaContext:
-    meta = _meta.of(frame.meta)
+def _context(request_id: str, deadline_ms: int, raw_meta: bytes) -> LambdaContext:
+    meta = _meta.of(raw_meta)
     tenant_id = meta.get("tenant_id")
     current.tenant_id = tenant_id
     trace_id = meta.get("trace_id")
@@ -122,7 +112,7 @@ def _context(frame: Frame, request_id: str) -> LambdaContext:
             os.environ.pop("_X_AMZN_TRACE_ID", None)
     return LambdaContext(
         request_id,
-        frame.aux,
+        deadline_ms,
         meta.get("arn"),
         meta.get("client_context"),
         meta.get("identity"),
@@ -136,13 +126,13 @@ class _Meta:
     __slots__ = ("_parsed", "_raw", "trace_id")
 
     def __init__(self) -> None:
-        self._raw: Buffer = b""
+        self._raw = b""
         self._parsed: dict[str, Any] = {}
         self.trace_id: str | None = None
 
-    def of(self, raw: Buffer) -> dict[str, Any]:
+    def of(self, raw: bytes) -> dict[str, Any]:
         if raw != self._raw:
-            parsed: dict[str, Any] = json.loads(bytes(raw)) if raw else {}
+            parsed: dict[str, Any] = json.loads(raw) if raw else {}
             if "client_context" in parsed:  # becomes the handler's, which may change it
                 return parsed
             self._raw, self._parsed = raw, parsed
@@ -160,9 +150,3 @@ def _error_bytes(report: ErrorJson) -> bytes:
     if len(payload) > faults.MAX_RESPONSE_BYTES:
         payload = to_json({**report, "stackTrace": []})
     return payload
-
-
-def _leave_if_forked(pid: int) -> None:
-    """A child that the user's code forked came back to us: it is not the worker and must not speak for it."""
-    if os.getpid() != pid:
-        os._exit(_FORKED_CHILD_EXIT)
