@@ -80,6 +80,16 @@ def test_circles_are_refused_also_when_they_hold_unusual_values() -> None:
         marshal_response(wide)
 
 
+def test_a_refused_value_leaves_nothing_behind() -> None:
+    shared: list[object] = []
+    shared.append({1})
+    for _ in range(2):
+        with pytest.raises(Fault, match="Object of type set"):
+            marshal_response({"a": shared})
+    shared[0] = None
+    assert marshal_response({"a": shared}) == b'{"a": [null]}'
+
+
 def test_bytes_pass_unchanged() -> None:
     assert marshal_response(b"\xff\x00") == b"\xff\x00"
 
@@ -89,6 +99,7 @@ def test_bytes_pass_unchanged() -> None:
     [
         (b"{}", {}),
         (b' [1, "\xc3\xa9"]\n', [1, "é"]),
+        (b'{"a": 1} \t\r\n', {"a": 1}),
         (b"\xef\xbb\xbf1", 1),
         (b"1e999", float("inf")),
     ],
@@ -98,7 +109,20 @@ def test_read(body: bytes, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b"NaN", b"-Infinity", b"1 2", b"[" * 100_000, "{}".encode("utf-16")]
+    "body",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"NaN",
+        b"-Infinity",
+        b"1 2",
+        b" ",
+        b"{}\x0b",
+        b"1\xc2\xa0",
+        b"[" * 100_000,
+        "{}".encode("utf-16"),
+    ],
 )
 def test_not_read(body: bytes) -> None:
     with pytest.raises(Fault) as caught:

@@ -32,14 +32,31 @@ def _unusual(value: object) -> object:
     raise _Unusual
 
 
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-_encode_plain = json.JSONEncoder(ensure_ascii=ENSURE_ASCII, default=_unusual).encode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_decode, _scan = _decoder.decode, _decoder.scan_once  # type: ignore[attr-defined]
+_BLANKS = " \t\n\r"
+
+_escape = json.encoder.encode_basestring_ascii if ENSURE_ASCII else json.encoder.encode_basestring
+# What contains the value that is being written; an error leaves its own there.
+_containers: dict[int, object] = {}
+# json.JSONEncoder makes one of these for each value, which takes longer than to write a small one.
+_encode_to_chunks = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    _containers, _unusual, _escape, None, ": ", ", ", False, False, True
+)
 
 
 def unmarshal_event(body: bytes) -> object:
     """Raises Fault Runtime.UnmarshalError."""
     try:
-        return _decode(str(body, "utf-8-sig" if body[:1] == b"\xef" else "utf-8"))
+        text = body.decode("utf-8-sig" if body[:1] == b"\xef" else "utf-8")
+        # As decode() does, but for its regular expressions for blanks: they take longer than a small event.
+        try:
+            value, end = _scan(text, 0)
+        except StopIteration:  # a blank comes first, or nothing that is JSON
+            return _decode(text)
+        if end != len(text) and text[end:].strip(_BLANKS):
+            return _decode(text)  # which says what is wrong
+        return value
     except Exception as error:
         raise Fault(UNMARSHAL_ERROR, f"Unable to unmarshal input: {error}") from None
 
@@ -63,6 +80,13 @@ def to_json(value: object) -> bytes:
         except TypeError:  # a key of a type it does not know; bytes are allowed
             pass
     return _encode_unusual(value).encode()
+
+
+def _encode_plain(value: object) -> str:
+    try:
+        return "".join(_encode_to_chunks(value, 0))
+    finally:
+        _containers.clear()
 
 
 def _encode_unusual(value: object) -> str:
