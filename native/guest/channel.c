@@ -20,13 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER_BYTES = 64 * 1024 };
+enum { BUFFER_BYTES = 64 * 1024, UUID_CHARS = 36 };
 
 struct channel {
     PyObject_HEAD;
-    int fd;               /* borrowed */
-    pid_t owner;          /* the one process that may speak here */
-    uint64_t received_ns; /* when the last frame was complete */
+    int fd;      /* borrowed */
+    pid_t owner; /* the one process that may speak here */
+    uint8_t nonce[FG_NONCE_BYTES];
+    uint64_t received_ns; /* when the last frame, which had that nonce, was complete */
     uint64_t counted_ns;  /* CPU time that has been told, or is no invocation's */
     char *buffer;         /* what was read and not yet taken lies between `start` and `end` */
     size_t start, end;
@@ -97,8 +98,21 @@ static int take(struct channel *channel, char *target, size_t count)
     }
 }
 
-PyDoc_STRVAR(receive_doc, "receive() -> (kind, aux, nonce, meta, event), or None when the host has "
-                          "closed the channel. Blocks.");
+/* A nonce is a request's id: writes it as UUIDs are written. */
+static void write_uuid(char text[UUID_CHARS], const uint8_t nonce[FG_NONCE_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 0; i < FG_NONCE_BYTES; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10)
+            *text++ = '-';
+        *text++ = digits[nonce[i] >> 4];
+        *text++ = digits[nonce[i] & 15];
+    }
+}
+
+PyDoc_STRVAR(receive_doc,
+             "receive() -> (kind, aux, request id, meta, event), or None when the host has "
+             "closed the channel. Blocks.");
 
 static PyObject *receive(PyObject *self, PyObject *unused)
 {
@@ -118,9 +132,12 @@ static PyObject *receive(PyObject *self, PyObject *unused)
             more = take(channel, PyBytes_AsString(event), event_bytes);
     }
     if (more > 0) {
+        char id[UUID_CHARS];
+        write_uuid(id, header.nonce);
+        memcpy(channel->nonce, header.nonce, FG_NONCE_BYTES);
         channel->received_ns = now_ns();
-        return Py_BuildValue("(HKy#NN)", header.kind, (unsigned long long)header.aux, header.nonce,
-                             (Py_ssize_t)FG_NONCE_BYTES, meta, event);
+        return Py_BuildValue("(HKs#NN)", header.kind, (unsigned long long)header.aux, id,
+                             (Py_ssize_t)UUID_CHARS, meta, event);
     }
     Py_XDECREF(meta);
     Py_XDECREF(event);
@@ -166,10 +183,9 @@ static PyObject *send_frame(PyObject *self, PyObject *args)
     return write_all((struct channel *)self, parts);
 }
 
-PyDoc_STRVAR(answer_doc,
-             "answer(kind, nonce, payload): the outcome of the frame received last. Adds "
-             "the time since then, the CPU time\n"
-             "since the last answer or start_counting(), and the peak of memory.");
+PyDoc_STRVAR(answer_doc, "answer(kind, payload): the outcome of the frame received last. Adds "
+                         "the time since then, the CPU time\n"
+                         "since the last answer or start_counting(), and the peak of memory.");
 
 static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -178,21 +194,18 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
         struct frame_header header;
         struct frame_statistics statistics;
     } __attribute__((packed)) head = {0};
-    char *nonce, *payload;
-    Py_ssize_t nonce_bytes, payload_bytes;
-    if (count != 3)
-        return PyErr_Format(PyExc_TypeError, "answer() takes kind, nonce and payload");
+    char *payload;
+    Py_ssize_t payload_bytes;
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "answer() takes kind and payload");
     long kind = PyLong_AsLong(args[0]);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &nonce, &nonce_bytes) != 0 ||
-        PyBytes_AsStringAndSize(args[2], &payload, &payload_bytes) != 0)
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &payload, &payload_bytes) != 0)
         return NULL;
-    if (nonce_bytes != FG_NONCE_BYTES)
-        return PyErr_Format(PyExc_ValueError, "a nonce has 16 bytes");
     struct rusage used;
     uint64_t cpu_ns = usage_ns(&used);
     head.header.length = (uint32_t)(sizeof head.statistics + (size_t)payload_bytes);
     head.header.kind = (uint16_t)kind;
-    memcpy(head.header.nonce, nonce, FG_NONCE_BYTES);
+    memcpy(head.header.nonce, channel->nonce, FG_NONCE_BYTES);
     head.statistics.handler_ns = now_ns() - channel->received_ns;
     head.statistics.cpu_ns = cpu_ns - channel->counted_ns;
     head.statistics.peak_kib = (uint64_t)used.ru_maxrss;

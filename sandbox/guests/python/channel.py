@@ -12,5 +12,5 @@ __all__ = ["ERROR", "INIT", "INIT_FAILED", "INVOKE", "READY", "RESULT", "Channel
 INIT, INVOKE = 1, 2
 READY, INIT_FAILED, RESULT, ERROR = 16, 17, 18, 19
 
-Frame = tuple[int, int, bytes, bytes, bytes]
-"""Kind, aux (an invocation's deadline), nonce, meta part, and the event or document behind it."""
+Frame = tuple[int, int, str, bytes, bytes]
+"""Kind, aux (an invocation's deadline), request id, meta part, and the event or document behind it."""

@@ -58,7 +58,7 @@ def _rehearse(errors: ErrorLog) -> None:
     event waits for it (a first call in a fresh fork is some hundred page faults slower). The user's code is not run."""
     before = current.request_id, current.tenant_id
     _invoke(
-        (INVOKE, 0, bytes(16), b"", b'{"rehearsal": [1, "2", 3.5]}'),
+        (INVOKE, 0, "", b"", b'{"rehearsal": [1, "2", 3.5]}'),
         lambda event, context: event,
         errors,
     )
@@ -75,13 +75,11 @@ def _serve(channel: Channel, errors: ErrorLog, handler: Handler) -> None:
             os._exit(0)
         kind, payload = _invoke(frame, handler, errors)
         flush()
-        answer(kind, frame[2], payload)
+        answer(kind, payload)
 
 
 def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, bytes]:
-    _, deadline_ms, nonce, meta, event = frame
-    digits = nonce.hex()
-    request_id = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    _, deadline_ms, request_id, meta, event = frame
     current.request_id = request_id
     try:
         context = _context(request_id, deadline_ms, meta)
