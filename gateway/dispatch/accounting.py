@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from gateway.dispatch.fast_path import FastPath
 from gateway.dispatch.log_shipper import LogShipper, log_tail
 from gateway.dispatch.report_lines import Report, init_start_line
 from gateway.model.invocation import LOG_TAIL_BYTES, Invocation, Receipt
@@ -38,8 +39,39 @@ def receipt_of(
 class Accounting:
     """One per door; everything that workers write ends up in its shipper."""
 
-    def __init__(self, shipper: LogShipper) -> None:
+    def __init__(self, shipper: LogShipper, fast: FastPath, workers: dict[int, Worker]) -> None:
         self._shipper = shipper
+        self._fast = fast
+        self._workers = workers
+        self.new_second()
+
+    def new_second(self) -> None:
+        """Refill the budget of lines of invocations that wrote nothing."""
+        self.catch_up()
+        self._shipper.new_second()
+        self._fast.door.quiet_left = self._shipper.quiet_left
+
+    def catch_up(self) -> None:
+        """Log what the fast path has answered since the last time."""
+        if self._fast.door.records:
+            for number, request_id, started_ms, duration_ns, billed_ms, peak_kib in self._fast.records():
+                worker = self._workers[number]
+                if not self._shipper.room_for_quiet():
+                    self._shipper.left_out(worker.stream)
+                    continue
+                view = worker.pool.view
+                ended_ms = started_ms + duration_ns // 1_000_000
+                report = Report(
+                    request_id, view.version, started_ms, ended_ms, duration_ns, billed_ms, view.memory_mb,
+                    peak_kib, None, "success",
+                )  # fmt: skip
+                self._shipper.add(worker.stream, report, report, [], 0)
+        self._fast.door.quiet_left = self._shipper.quiet_left
+
+    def _count_left_out(self, worker: Worker) -> None:
+        if worker.c.left_out:
+            self._shipper.left_out(worker.stream, worker.c.left_out)
+            worker.c.left_out = 0
 
     def started(self, worker: Worker) -> None:
         """A new worker begins a stream of its own."""
@@ -82,6 +114,7 @@ class Accounting:
         note: str = "",
     ) -> bytes | None:
         """Log the end of an invocation; its tail when that is wanted.  Call before the worker gets another one."""
+        self.catch_up()
         pipe = worker.log
         pipe.drain()
         report = _report(worker, invocation, receipt, duration_ns, status, worker.started_ms)
@@ -102,16 +135,22 @@ class Accounting:
 
     def parted(self, worker: Worker) -> None:
         """What it wrote after its last answer, before it is given back or dies."""
+        self.catch_up()
+        self._count_left_out(worker)
         worker.log.drain()
         if worker.log.chunks:
             self._shipper.add(worker.stream, None, None, worker.log.take(), 0)
 
     def ship_running(self, workers: Iterable[Worker]) -> None:
         """Output of invocations that still run goes out as it comes."""
+        self.catch_up()
         for worker in workers:
+            self._count_left_out(worker)
             pipe = worker.log
             if not pipe.chunks:
                 continue
+            if worker.runs_fast:
+                worker.adopt()
             chunks = pipe.take()
             invocation = worker.invocation
             if invocation is None or not worker.sent:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from gateway._native import lib
 from gateway.dispatch import outcomes
 from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.worker_pool import IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
@@ -58,7 +59,7 @@ class Borrowing:
         if self.supervisor is None or self.supervisor.lost:
             self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
             return
-        if len(pool.waiting) >= QUEUE_LENGTH:
+        if pool.waits >= QUEUE_LENGTH:
             self._dispatcher.refuse(invocation, ResultKind.THROTTLED, _throttle_reason(pool))
             return
         invocation.holder = pool
@@ -70,14 +71,9 @@ class Borrowing:
 
     def ask(self, pool: WorkerPool, now: int) -> None:
         """Wake idle workers, and borrow more, as the queue justifies."""
-        while pool.waiting and pool.idle and pool.wake_another(now):
-            worker = pool.idle.pop()
-            invocation = pool.waiting.popleft()
-            if worker.start(invocation, now):
-                pool.busy += 1
-            else:
-                pool.waiting.appendleft(invocation)
-                invocation.holder = pool
+        while pool.waits and pool.idle and pool.wake_another(now):
+            worker = pool.idle.take()
+            if not self._serve_oldest(pool, worker, now):
                 self._dispatcher.part_with(worker, "release")
         supervisor = self.supervisor
         wanted = pool.lends_wanted(now)
@@ -87,18 +83,31 @@ class Borrowing:
             lend = Lend(pool)
             pool.lends.append(lend)
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
-        if not pool.patience_armed and pool.waiting and (pool.idle or len(pool.waiting) > len(pool.lends)):
-            pool.patience_armed = True
+        if not pool.c.armed and pool.waits and (pool.idle or pool.waits > len(pool.lends)):
+            pool.c.armed = 1
             patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
-            wait_ns = pool.waiting[0].admitted_ns + patience_ns - now
+            wait_ns = pool.oldest_ns + patience_ns - now
             if wait_ns <= 0:
                 wait_ns = patience_ns
             self._dispatcher.loop.call_later(wait_ns / 1e9 + _TIMER_SLACK_S, self._patience_over, pool)
 
+    def _serve_oldest(self, pool: WorkerPool, worker: Worker, now: int) -> bool:
+        """False: the worker was dead already, and whoever was to have it waits on."""
+        if pool.fast_is_next and worker.is_plain():
+            worker.c.plain = 1
+            return bool(lib.fl_worker_serve(self._dispatcher.fast.door, worker.c, now))
+        invocation = pool.take_fast() if pool.fast_is_next else pool.waiting.popleft()
+        if worker.start(invocation, now):
+            pool.busy += 1
+            return True
+        pool.waiting.appendleft(invocation)
+        invocation.holder = pool
+        return False
+
     def borrow_ahead(self, pool: WorkerPool) -> None:
         """For a function with a new worker per event: have the next one here before its event comes."""
         supervisor = self.supervisor
-        if supervisor is None or supervisor.lost or self.closing or pool.retired or pool.waiting:
+        if supervisor is None or supervisor.lost or self.closing or pool.retired or pool.waits:
             return
         for _ in range(min(MAX_AHEAD, 1 + pool.busy) - len(pool.idle) - len(pool.lends)):
             lend = Lend(pool)
@@ -106,8 +115,8 @@ class Borrowing:
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
 
     def _patience_over(self, pool: WorkerPool) -> None:
-        pool.patience_armed = False
-        if pool.waiting:
+        pool.c.armed = 0
+        if pool.waits:
             self.ask(pool, _steady())
 
     def _on_lent(self, lend: Lend, answer: LentWorker | Denied) -> None:
@@ -127,24 +136,19 @@ class Borrowing:
 
     def hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
         """A free worker: to the oldest waiting invocation, or to rest."""
-        while pool.waiting:
-            invocation = pool.waiting.popleft()
-            if worker.start(invocation, now):
-                pool.busy += 1
-                return
-            pool.waiting.appendleft(invocation)
-            invocation.holder = pool
-            self._dispatcher.part_with(worker, "release")
-            self.ask(pool, now)
+        if pool.waits:
+            if not self._serve_oldest(pool, worker, now):
+                self._dispatcher.part_with(worker, "release")
+                self.ask(pool, now)
             return
         if pool.retired:
             self._dispatcher.part_with(worker, "release")
             return
         worker.idle_since = now
-        # One that has not served yet goes to the cold end: the others are warmer.
-        pool.idle.insert(0, worker)
+        pool.idle.rest(worker, warm=False)
 
     def _denied(self, pool: WorkerPool, denied: Denied, now: int) -> None:
+        pool.adopt_waiting()
         if denied.why == "concurrency":
             # Whoever is served by a worker that comes free is not refused; the newest has waited least.
             if len(pool.waiting) > len(pool.lends):
@@ -182,7 +186,7 @@ class Borrowing:
 
     def cancel_surplus(self, pool: WorkerPool) -> None:
         """Lends that nobody waits for any more."""
-        while len(pool.lends) > len(pool.waiting) and self.supervisor is not None:
+        while len(pool.lends) > pool.waits and self.supervisor is not None:
             self.supervisor.cancel(pool.lends.pop().id)
 
 

@@ -12,12 +12,14 @@ from gateway.model.invocation import FunctionView
 class Directory:
     """Look-ups are synchronous and never leave the process.
 
-    ``on_key_gone(key)`` is called when no function bears a key any more: its workers serve nothing new.
+    ``on_key_gone(key)`` is called when no function bears a key any more: its workers serve nothing new.  ``on_change()``
+    is called before that, at every change: what was looked up before may be wrong.
     """
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], FunctionView] = {}
         self.on_key_gone: Callable[[str], None] = lambda key: None
+        self.on_change: Callable[[], None] = lambda: None
 
     def resolve(self, region: str, name: str, qualifier: str | None) -> FunctionView:
         """The version that a call of this name runs now.  Raises ApiError: not found, or not ready to run."""
@@ -41,6 +43,7 @@ class Directory:
         """The whole state anew, after a (re)connection."""
         before = {view.key for view in self._functions.values()}
         self._functions = {(view.region, view.name): view for view in views}
+        self.on_change()
         after = {view.key for view in self._functions.values()}
         for key in before - after:
             self.on_key_gone(key)
@@ -49,12 +52,14 @@ class Directory:
         """A function was made or changed."""
         old = self._functions.get((view.region, view.name))
         self._functions[view.region, view.name] = view
+        self.on_change()
         if old is not None and old.key != view.key:
             self.on_key_gone(old.key)
 
     def remove(self, region: str, name: str) -> None:
         """A function was deleted."""
         old = self._functions.pop((region, name), None)
+        self.on_change()
         if old is not None:
             self.on_key_gone(old.key)
 

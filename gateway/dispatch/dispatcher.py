@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gateway._native import ffi
 from gateway.dispatch import outcomes
 from gateway.dispatch.accounting import Accounting, receipt_of
 from gateway.dispatch.borrowing import UNSENT, Borrowing, Supervisor
 from gateway.dispatch.directory import Directory
+from gateway.dispatch.fast_path import HANDOVER, FastPath
 from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
@@ -51,15 +53,17 @@ class Dispatcher:
         self.directory = directory
         self.metrics = DoorMetrics()
         self.shipper = LogShipper(ship_logs)
-        self.accounting = Accounting(self.shipper)
+        self.fast = FastPath()
         self.init_limit_ns = int(init_limit_s * 1e9)
         self.on_drain: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
         self.pools: dict[object, WorkerPool] = {}  # by key, or (key, tenant)
         self.workers: dict[int, Worker] = {}
+        self.accounting = Accounting(self.shipper, self.fast, self.workers)
         self.clock = LimitClock(self)
         self.borrowing = Borrowing(self)
         directory.on_key_gone = self.retire
+        directory.on_change = self.fast.forget_routes
 
     def attach(self, supervisor: Supervisor) -> None:
         """Whom to borrow workers from."""
@@ -82,9 +86,9 @@ class Dispatcher:
         now = _steady()
         invocation.admitted_ns = now
         idle = pool.idle
-        if idle and not pool.waiting and pool.wake_another(now):
+        if idle and not pool.waits and pool.wake_another(now):
             while idle:
-                worker = idle.pop()
+                worker = idle.take()
                 if worker.start(invocation, now):
                     pool.busy += 1
                     return
@@ -124,13 +128,13 @@ class Dispatcher:
         if used_up:
             pool.busy -= 1
             worker.doomed = True
-        elif pool.waiting:
+        elif pool.waits:
             pool.busy -= 1
             self.borrowing.hand_over(pool, worker, now)
         else:
             pool.busy -= 1
             worker.idle_since = now
-            pool.idle.append(worker)
+            pool.idle.rest(worker)
         invocation.on_done(Result(kind, payload, error_message, pool.view.version, tail, receipt))
         # The answer is on its way: what follows costs its caller nothing.
         if quiet:
@@ -138,7 +142,7 @@ class Dispatcher:
         if used_up:
             # Its end and the next one's start cost the supervisor and the kernel a millisecond: not while the caller reads the answer.
             worker.stop_reading()
-            if pool.waiting:
+            if pool.waits:
                 self._used_up(pool, worker)
             else:
                 self.loop.call_later(USED_UP_DELAY_S, self._used_up, pool, worker)
@@ -150,17 +154,37 @@ class Dispatcher:
 
     def _used_up(self, pool: WorkerPool, worker: Worker) -> None:
         self.part_with(worker, "release")
-        if pool.waiting:
+        if pool.waits:
             self.borrowing.ask(pool, _steady())
         elif pool.one_shot:
             self.borrowing.borrow_ahead(pool)
+
+    def after(self, worker: Worker, verdict: int) -> None:
+        """What the fast path leaves to do when it has answered a call of this worker's."""
+        self.fast.unblock()
+        if verdict == HANDOVER:
+            self.borrowing.hand_over(worker.pool, worker, _steady())
+
+    def adopt(self, call: Any) -> None:
+        """A call of the fast path that runs or waits (``struct fl_call *``) becomes an invocation that does."""
+        if call.worker != ffi.NULL:
+            self.workers[call.worker.handle].adopt()
+            return
+        pool = self.fast.pool_of(call)
+        invocation = self.fast.adopt(call, pool.view)
+        invocation.holder = pool
+        pool.waiting.insert(invocation)
+
+    def waiting_started(self) -> None:
+        """A plain call waits: somebody looks after it when patience is over."""
+        self.borrowing.ask(self.fast.waiting_pool(), _steady())
 
     # ---- waiting for a worker ------------------------------------------------------------------------------
 
     def _add_pool(self, pool_key: object, invocation: Invocation) -> WorkerPool:
         view = invocation.view
         tenant = invocation.tenant_id if view.isolation == "tenant" else None
-        pool = WorkerPool(view, tenant, self.metrics.function(view.region, view.name))
+        pool = WorkerPool(view, tenant, self.metrics.function(view.region, view.name), self.fast)
         self.pools[pool_key] = pool
         return pool
 
@@ -239,6 +263,8 @@ class Dispatcher:
         worker = self.workers.get(worker_id)
         if worker is None:
             return
+        if worker.runs_fast:
+            worker.adopt()
         worker.doomed = True
         # It may have answered before it died, or been told to die: what is in the channel counts.
         # (A bound, not a loop until the end: a child of its own may hold the channel open a moment longer.)
@@ -323,13 +349,11 @@ class Dispatcher:
 
     def part_with(self, worker: Worker, how: str, why: str = "") -> None:
         """Part with a worker: how = "give_back" (healthy), "release" (used up), "kill" or "gone" (dead already)."""
-        if self.workers.pop(worker.id, None) is None:
+        if worker.id not in self.workers:
             return
-        pool = worker.pool
-        pool.workers -= 1
-        if worker in pool.idle:
-            pool.idle.remove(worker)
+        worker.pool.workers -= 1
         self.accounting.parted(worker)
+        del self.workers[worker.id]
         worker.close()
         supervisor = self.borrowing.supervisor
         if supervisor is None or how == "gone":
@@ -349,7 +373,8 @@ class Dispatcher:
             if pool.key != key:
                 continue
             while count > 0 and pool.idle:
-                self.part_with(pool.idle[0], "give_back" if pool.idle[0].ready else "release")
+                coldest = pool.idle.coldest()
+                self.part_with(coldest, "give_back" if coldest.ready else "release")
                 count -= 1
 
     def drain(self) -> None:
@@ -360,10 +385,11 @@ class Dispatcher:
         """The supervisor is gone, and its workers die with it."""
         for pool in list(self.pools.values()):
             pool.lends.clear()
+            pool.adopt_waiting()
             while pool.waiting:
                 self.refuse(pool.waiting.popleft(), ResultKind.UNAVAILABLE, UNSENT)
         for worker in list(self.workers.values()):
-            invocation = worker.invocation
+            invocation = worker.adopt() if worker.runs_fast else worker.invocation
             if invocation is not None:
                 worker.invocation = None
                 worker.pool.busy -= 1
@@ -381,8 +407,12 @@ class Dispatcher:
             del self.pools[pool_key]
             for worker in list(pool.idle):
                 self.part_with(worker, "release")
-            waiting = list(pool.waiting)
-            pool.waiting.clear()
+            for worker in self.workers.values():
+                if worker.pool is pool and worker.runs_fast:
+                    worker.adopt()
+            pool.adopt_waiting()
+            pool.close()
+            waiting = [pool.waiting.popleft() for _ in range(len(pool.waiting))]
             self.borrowing.cancel_surplus(pool)
             for invocation in waiting:
                 if not self.borrowing.try_newer(invocation):
@@ -393,8 +423,15 @@ class Dispatcher:
     @property
     def unfinished(self) -> int:
         """Invocations that run or wait."""
-        waiting = sum(len(pool.waiting) for pool in self.pools.values())
-        return waiting + sum(worker.invocation is not None for worker in self.workers.values())
+        waiting = sum(pool.waits for pool in self.pools.values())
+        return waiting + sum(
+            worker.invocation is not None or worker.runs_fast for worker in self.workers.values()
+        )
+
+    def collect_figures(self) -> None:
+        """Before the metrics are read: what the fast path has counted."""
+        for pool in self.pools.values():
+            pool.collect_figures()
 
     def give_back_all(self) -> None:
         """Before the door exits."""
@@ -402,7 +439,7 @@ class Dispatcher:
         for pool in self.pools.values():
             self.borrowing.cancel_surplus(pool)
         for worker in list(self.workers.values()):
-            if worker.invocation is None:
+            if worker.invocation is None and not worker.runs_fast:
                 self.part_with(worker, "give_back" if worker.ready and not worker.doomed else "release")
 
     def forget_empty_pools(self) -> bool:
@@ -410,6 +447,7 @@ class Dispatcher:
         for pool_key, pool in list(self.pools.items()):
             if pool.empty():
                 del self.pools[pool_key]
+                pool.close()
         return bool(self.workers or self.pools)
 
 

@@ -11,6 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from gateway._native import ffi, lib
+from gateway.dispatch.fast_path import DONE, PYTHON, owned
 from gateway.dispatch.log_pipe import LogPipe
 from gateway.dispatch.log_shipper import LogStream
 from gateway.dispatch.worker_pool import PIPELINE_INIT_US, WorkerPool
@@ -46,6 +48,7 @@ _read = os.read
 _write = os.write
 _pack = HEADER.pack
 _unpack_answer = ANSWER_HEAD.unpack_from
+_fast_readable = lib.fl_worker_readable
 
 
 class Worker:
@@ -54,9 +57,11 @@ class Worker:
     __slots__ = (
         "_buffer",
         "_dispatcher",
+        "_door",
         "_filled",
         "_large",
         "_outgoing",
+        "c",
         "cold",
         "dead_since",
         "deadline_ns",
@@ -64,7 +69,6 @@ class Worker:
         "fd",
         "fork_us",
         "id",
-        "idle_since",
         "init_deadline_ns",
         "init_us",
         "invocation",
@@ -93,7 +97,9 @@ class Worker:
         version = pool.view.version
         day = time.strftime("%Y/%m/%d", time.gmtime(lent.born))
         self.stream = LogStream(pool.view, f"{day}/[{version}]{lent.instance}")
-        self.log = LogPipe(lent.log_fd, dispatcher.loop)
+        self._door = dispatcher.fast.door
+        self.c = owned(lib.fl_worker_new(self.id, pool.c, self.fd, lent.log_fd), lib.fl_worker_free)
+        self.log = LogPipe(lent.log_fd, dispatcher.loop, self.c)
         # its state
         self.ready = lent.ready
         self.cold = lent.kind != "idle"  # until its first answer
@@ -114,6 +120,39 @@ class Worker:
         self.started_logged = False
         self._outgoing: list[memoryview] = []
         dispatcher.loop.add_reader(self.fd, self.on_readable)
+
+    @property
+    def idle_since(self) -> int:
+        """Steady ns."""
+        since: int = self.c.idle_since
+        return since
+
+    @idle_since.setter
+    def idle_since(self, now: int) -> None:
+        self.c.idle_since = now
+
+    @property
+    def runs_fast(self) -> bool:
+        """Whether it runs a call of the fast path."""
+        return bool(self.c.call != ffi.NULL)
+
+    def is_plain(self) -> bool:
+        """Whether it may run such calls: ready, warm and in order."""
+        return self.ready and not (self.cold or self.doomed or self.started_logged or self._buffer)
+
+    def adopt(self) -> Invocation:
+        """The fast call that it runs becomes its invocation."""
+        c = self.c
+        pool = self.pool
+        invocation = self._dispatcher.fast.adopt(c.call, pool.view)
+        self.invocation = invocation
+        invocation.holder = self
+        self.sent = True
+        self.started_ns = c.started_ns
+        self.started_ms = c.started_ms
+        self.deadline_ns = c.deadline_ns
+        self.timeout_ns = int(pool.view.timeout_s * 1e9)
+        return invocation
 
     def start(self, invocation: Invocation, now: int) -> bool:
         """Give it the event.  False: the worker was dead already, nothing of it ran, and somebody else may have it."""
@@ -214,6 +253,19 @@ class Worker:
 
     def on_readable(self) -> None:
         """Bytes, or the end of the channel."""
+        if self.invocation is None:
+            verdict = _fast_readable(self._door, self.c)
+            if verdict == DONE:
+                return
+            if verdict != PYTHON:
+                self._dispatcher.after(self, verdict)
+                return
+            door = self._door
+            if door.input != ffi.NULL:
+                data = bytes(ffi.buffer(door.input, door.input_size))
+                self.adopt()
+                self._received(data)
+                return
         if self._large is not None:
             self._read_large()
             return
@@ -223,6 +275,9 @@ class Worker:
             return
         except OSError:
             data = b""
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
         invocation = self.invocation
         if (
             invocation is not None
@@ -348,6 +403,7 @@ class Worker:
             self.fd = -1
             self.log.close()
             self._large = None
+            self.pool.idle.forget(self)
 
     def stop_reading(self) -> None:
         """The channel has ended; the fd stays until the worker's fate is known."""

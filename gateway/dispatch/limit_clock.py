@@ -21,6 +21,7 @@ TICK_NS = 50_000_000
 IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
 DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
 QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
+ADOPT_NS = 1_000_000_000  # a plain call that has waited for so long is no longer plain
 FLUSH_TICKS = 4  # logs are shipped every so many ticks
 _SLACK_S = 0.0005  # timers of the loop have a resolution of 1 ms and must not fire before the limit
 _steady = time.monotonic_ns
@@ -52,7 +53,7 @@ class LimitClock:
         self._ticks += 1
         if now // 1_000_000_000 != self._second:
             self._second = now // 1_000_000_000
-            dispatcher.shipper.new_second()
+            dispatcher.accounting.new_second()
         earliest = self._check(True)
         if self._ticks % FLUSH_TICKS == 0:
             dispatcher.accounting.ship_running(dispatcher.workers.values())
@@ -61,6 +62,7 @@ class LimitClock:
             wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
             self._ticker = dispatcher.loop.call_later(wait / 1e9, self._tick)
         else:
+            dispatcher.accounting.catch_up()
             dispatcher.shipper.flush()
 
     def _check(self, housekeeping: bool) -> int:
@@ -70,7 +72,12 @@ class LimitClock:
         earliest = now + TICK_NS
         for worker in list(dispatcher.workers.values()):
             invocation = worker.invocation
-            if invocation is not None:
+            if invocation is None and worker.runs_fast:
+                if now < worker.c.deadline_ns:
+                    earliest = min(earliest, worker.c.deadline_ns)
+                else:
+                    dispatcher.timed_out(worker, worker.adopt(), now)
+            elif invocation is not None:
                 if worker.dead_since:
                     if now - worker.dead_since > DEATH_NOTICE_NS:
                         dispatcher.death_unexplained(worker, invocation)
@@ -83,6 +90,8 @@ class LimitClock:
             if housekeeping:
                 worker.log.tick(now / 1e9)
         for pool in list(dispatcher.pools.values()):
+            if pool.c.oldest_waiting and now - pool.c.oldest_waiting > ADOPT_NS:
+                pool.adopt_waiting()
             if pool.waiting:
                 self._check_waiting(pool, now)
         return earliest

@@ -12,6 +12,7 @@ import os
 import time
 from fcntl import ioctl
 from termios import FIONREAD
+from typing import Any
 
 KEPT_PER_SECOND = 1_000_000  # bytes of one worker's output
 READ_PER_TICK = 1_000_000  # bytes between two calls of tick()
@@ -24,7 +25,10 @@ _NOTHING = bytes(4)
 
 
 class LogPipe:
-    """Owns the fd.  ``chunks`` holds what came since it was last taken: (epoch ms, bytes)."""
+    """Owns the fd.  ``chunks`` holds what came since it was last taken: (epoch ms, bytes).
+
+    ``worker`` is the fast path's: it is told whether there is something, because then its next answer is not plain.
+    """
 
     __slots__ = (
         "_allowance",
@@ -33,14 +37,16 @@ class LogPipe:
         "_paused",
         "_readable",
         "_refilled",
+        "_worker",
         "chunks",
         "dropped",
         "tail",
     )
 
-    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, worker: Any) -> None:
         os.set_blocking(fd, False)
         self._fd = fd
+        self._worker = worker
         self._loop = loop
         self._allowance = KEPT_PER_SECOND
         self._readable = READ_PER_TICK
@@ -89,6 +95,7 @@ class LogPipe:
     def take(self) -> list[tuple[int, bytes]]:
         """Hand over what was kept; the caller ships it."""
         chunks, self.chunks = self.chunks, []
+        self._worker.output = 0
         return chunks
 
     def tick(self, now_s: float) -> None:
@@ -113,6 +120,7 @@ class LogPipe:
 
     def _keep(self, data: bytes) -> None:
         size = len(data)
+        self._worker.output = 1
         if size <= self._allowance:
             self._allowance -= size
             self.chunks.append((time.time_ns() // 1_000_000, data))

@@ -46,27 +46,27 @@ class LogShipper:
         self._send = send
         self._entries: list[tuple[LogStream, Report | None, Report | None, Chunks, int]] = []
         self._pending = 0
-        self._quiet_left = QUIET_REPORTS_PER_SECOND
+        self.quiet_left = QUIET_REPORTS_PER_SECOND
         self._left_out: dict[str, tuple[LogStream, int]] = {}
         self.dropped_bytes = 0  # cumulative, of function output
         self.dropped_reports = 0  # cumulative
 
     def room_for_quiet(self) -> bool:
         """Whether an invocation that wrote nothing still gets its lines in this second."""
-        if self._quiet_left > 0:
-            self._quiet_left -= 1
+        if self.quiet_left > 0:
+            self.quiet_left -= 1
             return True
         return False
 
-    def left_out(self, stream: LogStream) -> None:
-        """Count an invocation without lines."""
-        self.dropped_reports += 1
+    def left_out(self, stream: LogStream, count: int = 1) -> None:
+        """Count invocations without lines."""
+        self.dropped_reports += count
         known = self._left_out.get(stream.name)
-        self._left_out[stream.name] = (stream, 1 if known is None else known[1] + 1)
+        self._left_out[stream.name] = (stream, count if known is None else known[1] + count)
 
     def new_second(self) -> None:
         """Refill the budget of quiet reports."""
-        self._quiet_left = QUIET_REPORTS_PER_SECOND
+        self.quiet_left = QUIET_REPORTS_PER_SECOND
 
     def add(
         self, stream: LogStream, start: Report | None, end: Report | None, chunks: Chunks, dropped: int

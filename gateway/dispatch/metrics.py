@@ -60,6 +60,14 @@ class FunctionStats:
         else:
             self.refused(kind)
 
+    def add(self, ok: int, duration_ns: int, billed_ms: int, buckets: list[int]) -> None:
+        """Invocations that went well, counted elsewhere."""
+        self.ok += ok
+        self.duration_ns += duration_ns
+        self.billed_ms += billed_ms
+        for index, count in enumerate(buckets):
+            self.buckets[index] += count
+
     def refused(self, kind: ResultKind) -> None:
         """An invocation that did not run, or did not end well."""
         self.outcomes[kind] = self.outcomes.get(kind, 0) + 1

@@ -3,14 +3,20 @@
 Decisions only, no I/O: the dispatcher carries them out.  Idle workers are taken last in, first out, so that what is
 not needed grows old and goes back.  Handlers of microseconds are served by few workers in turn: waking one more costs
 more than waiting for one that is awake.  Patience bounds that wait when the guess was wrong.
+
+The list of idle workers and a queue of plain calls are the fast path's (native/door/calls.c); invocations that are not
+plain wait here.  Whoever decides looks at both queues: ``waits``, ``oldest_ns``.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from gateway._native import ffi, lib
+from gateway.dispatch.fast_path import FastPath, owned
 from gateway.model.invocation import FunctionView, Invocation
 
 if TYPE_CHECKING:
@@ -41,22 +47,119 @@ class Lend:
         self.id = 0
 
 
+class Idle:
+    """The workers of a pool that run nothing, the warmest first.  The list itself is the fast path's."""
+
+    __slots__ = ("_c", "_workers")
+
+    def __init__(self, c: Any) -> None:
+        self._c = c
+        self._workers: dict[int, Worker] = {}
+
+    def __len__(self) -> int:
+        count: int = self._c.idle
+        return count
+
+    def __contains__(self, worker: Worker) -> bool:
+        return bool(worker.c.listed)
+
+    def __iter__(self) -> Iterator[Worker]:
+        at = self._c.warmest
+        while at != ffi.NULL:
+            worker, at = self._workers[at.handle], at.colder
+            yield worker
+
+    def rest(self, worker: Worker, warm: bool = True) -> None:
+        """It runs nothing.  One that has not served yet goes to the cold end: the others are warmer."""
+        worker.c.plain = worker.is_plain()
+        self._workers[worker.id] = worker
+        lib.fl_pool_rest(self._c, worker.c, warm)
+
+    def take(self) -> Worker:
+        """The warmest; there must be one."""
+        worker = self._workers[self._c.warmest.handle]
+        lib.fl_pool_remove(self._c, worker.c)
+        return worker
+
+    def coldest(self) -> Worker:
+        """There must be one; it stays."""
+        return self._workers[self._c.coldest.handle]
+
+    def forget(self, worker: Worker) -> None:
+        """The worker is no longer this pool's, idle or not."""
+        lib.fl_pool_remove(self._c, worker.c)
+        self._workers.pop(worker.id, None)
+
+
+class Waiting:
+    """Invocations that wait in Python, the oldest first; the fast path is kept told since when the oldest waits."""
+
+    __slots__ = ("_c", "_queue")
+
+    def __init__(self, c: Any) -> None:
+        self._c = c
+        self._queue: deque[Invocation] = deque()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[Invocation]:
+        return iter(self._queue)
+
+    def __getitem__(self, index: int) -> Invocation:
+        return self._queue[index]
+
+    def append(self, invocation: Invocation) -> None:
+        self._queue.append(invocation)
+        self._tell()
+
+    def insert(self, invocation: Invocation) -> None:
+        """Where its age puts it."""
+        later = []
+        while self._queue and self._queue[-1].admitted_ns > invocation.admitted_ns:
+            later.append(self._queue.pop())
+        self._queue.append(invocation)
+        self._queue.extend(reversed(later))
+        self._tell()
+
+    def appendleft(self, invocation: Invocation) -> None:
+        self._queue.appendleft(invocation)
+        self._tell()
+
+    def popleft(self) -> Invocation:
+        invocation = self._queue.popleft()
+        self._tell()
+        return invocation
+
+    def pop(self) -> Invocation:
+        invocation = self._queue.pop()
+        self._tell()
+        return invocation
+
+    def remove(self, invocation: Invocation) -> None:
+        self._queue.remove(invocation)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._c.oldest_outside = self._queue[0].admitted_ns if self._queue else 0
+
+
 class WorkerPool:
-    """Bookkeeping of one key."""
+    """Bookkeeping of one key.  ``c`` is what the fast path knows of it."""
 
     __slots__ = (
+        "_fast",
         "_grow_at",
         "_growth",
-        "busy",
+        "_number",
+        "c",
         "idle",
         "init_us",
         "key",
         "lends",
         "metas",
         "one_shot",
-        "patience_armed",
         "retired",
-        "service_ns",
         "stats",
         "tenant",
         "view",
@@ -64,24 +167,88 @@ class WorkerPool:
         "workers",
     )
 
-    def __init__(self, view: FunctionView, tenant: str | None, stats: FunctionStats) -> None:
+    def __init__(self, view: FunctionView, tenant: str | None, stats: FunctionStats, fast: FastPath) -> None:
+        self._fast = fast
+        self._number = fast.enroll_pool(self)
+        version = view.version.encode()
+        limit_ns = int(view.timeout_s * 1e9)
+        self.c = owned(lib.fl_pool_new(self._number, limit_ns, EAGER_WORKERS, version), lib.fl_pool_free)
         self.view = view
         self.key = view.key
         self.tenant = tenant
         self.stats = stats
         self.one_shot = view.isolation == "request"
-        self.idle: list[Worker] = []
-        self.waiting: deque[Invocation] = deque()
+        self.idle = Idle(self.c)
+        self.waiting = Waiting(self.c)
         self.lends: list[Lend] = []
         self.workers = 0  # lent to this door, whatever they do
-        self.busy = 0
         self.retired = False  # the function changed or went: nothing is kept
         self.metas: dict[str, bytes] = {}  # ready-made metadata of plain invocations, by invoked ARN
-        self.service_ns = -1  # how long a worker is busy with one warm invocation, smoothed; -1: not known
         self.init_us = -1  # of the last worker that became ready; -1: not seen yet
         self._growth = 1  # how many workers to ask for when patience is over
         self._grow_at = 0  # not again before
-        self.patience_armed = False  # a timer will look at the queue again
+
+    def close(self) -> None:
+        """No plain calls from here on."""
+        self.collect_figures()
+        self._fast.leave_pool(self._number)
+
+    @property
+    def busy(self) -> int:
+        """Workers that run something."""
+        count: int = self.c.busy
+        return count
+
+    @busy.setter
+    def busy(self, count: int) -> None:
+        self.c.busy = count
+
+    @property
+    def service_ns(self) -> int:
+        """How long a worker is busy with one warm invocation, smoothed; -1: not known."""
+        known: int = self.c.service_ns
+        return known
+
+    @service_ns.setter
+    def service_ns(self, known: int) -> None:
+        self.c.service_ns = known
+
+    @property
+    def waits(self) -> int:
+        """How many wait, plain or not."""
+        return len(self.waiting) + int(self.c.waiting)
+
+    @property
+    def oldest_ns(self) -> int:
+        """Since when the oldest of them waits (steady clock); 0: nothing waits."""
+        outside, fast = int(self.c.oldest_outside), int(self.c.oldest_waiting)
+        return min(outside, fast) if outside and fast else outside or fast
+
+    @property
+    def fast_is_next(self) -> bool:
+        """Whether the oldest that waits is a plain call."""
+        fast = int(self.c.oldest_waiting)
+        return fast > 0 and not 0 < self.c.oldest_outside <= fast
+
+    def take_fast(self) -> Invocation:
+        """The oldest plain call, adopted; there must be one."""
+        return self._fast.adopt(self.c.first, self.view)
+
+    def adopt_waiting(self) -> None:
+        """All plain calls that wait become invocations that wait."""
+        while self.c.waiting:
+            invocation = self.take_fast()
+            invocation.holder = self
+            self.waiting.append(invocation)
+
+    def collect_figures(self) -> None:
+        """What the fast path has counted."""
+        c = self.c
+        if c.answered:
+            buckets = ffi.unpack(c.buckets, len(self.stats.buckets))
+            self.stats.add(c.answered, c.duration_ns, c.billed_ms, buckets)
+            c.answered = c.duration_ns = c.billed_ms = 0
+            ffi.memmove(c.buckets, bytes(ffi.sizeof(c.buckets)), ffi.sizeof(c.buckets))
 
     def note_service(self, handler_ns: int) -> None:
         """One warm call's time in the handler, smoothed."""
@@ -95,7 +262,7 @@ class WorkerPool:
             or self.service_ns > SHORT_HANDLER_NS
             or self.service_ns < 0
             or self.one_shot
-            or (len(self.waiting) > 0 and now - self.waiting[0].admitted_ns >= IDLE_PATIENCE_NS)
+            or (self.waits > 0 and now - self.oldest_ns >= IDLE_PATIENCE_NS)
         )
 
     def lends_wanted(self, now: int) -> int:
@@ -103,15 +270,15 @@ class WorkerPool:
 
         0 with invocations left uncovered means: ask again when the oldest has waited for PATIENCE_NS.
         """
-        waiting = self.waiting
-        uncovered = len(waiting) - len(self.lends) - len(self.idle)
+        waiting = self.waits
+        uncovered = waiting - len(self.lends) - len(self.idle)
         if uncovered <= 0:
             return 0
         active = self.busy + len(self.lends)
-        expected = (self.service_ns + ROUND_TRIP_NS) * len(waiting)
+        expected = (self.service_ns + ROUND_TRIP_NS) * waiting
         if self.one_shot or self.service_ns < 0 or expected > PATIENCE_NS * active:
             return uncovered
-        if now - waiting[0].admitted_ns < PATIENCE_NS:
+        if now - self.oldest_ns < PATIENCE_NS:
             self._growth = 1
             return min(uncovered, max(0, EAGER_WORKERS - active))
         # Slower than it was, or this host was busy for a moment: grow, and faster the longer it lasts.
@@ -124,4 +291,4 @@ class WorkerPool:
 
     def empty(self) -> bool:
         """Nothing of this pool is left here."""
-        return not (self.workers or self.waiting or self.lends)
+        return not (self.workers or self.waits or self.lends)

@@ -22,6 +22,7 @@ from gateway.door.control_client import ControlClient, DirectorySink
 from gateway.model.invocation import FunctionView
 from gateway.rpc.server import GrpcServer
 from gateway.settings import Settings
+from gateway.web.fast_teacher import FastTeacher
 from gateway.web.http_server import HttpServer
 from gateway.web.router import Router
 from sandbox.client import SupervisorClient
@@ -81,8 +82,11 @@ class DoorServer(DirectorySink):
             region=self._settings.region,
             auth_required=self._settings.auth == "required",
             ready=self._why_not_ready,
+            teacher=FastTeacher(self.dispatcher),
         )
-        self.web = HttpServer(loop, self.router)
+        if self._settings.auth != "required":
+            self.dispatcher.fast.set_open_region(self._settings.region)
+        self.web = HttpServer(loop, self.router, dispatcher=self.dispatcher)
         self.control.start(self)
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
         async with asyncio.timeout(STATE_LIMIT_S):
@@ -134,7 +138,7 @@ class DoorServer(DirectorySink):
         self.dispatcher.metrics.forget(region, name)
 
     def set_keys(self, keys: dict[str, str]) -> None:
-        self.router.verifier.set_keys(keys)
+        self.router.set_keys(keys)
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         self._tokens = tokens
@@ -182,7 +186,9 @@ class DoorServer(DirectorySink):
 
     def _push(self) -> None:
         dispatcher = self.dispatcher
+        dispatcher.accounting.catch_up()
         dispatcher.shipper.flush()
+        dispatcher.collect_figures()
         metrics = dispatcher.metrics
         metrics.gauges["forklight_door_connections"] = self.web.open_connections
         metrics.gauges["forklight_door_workers"] = len(dispatcher.workers)

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
+from gateway.model.invocation import Invocation
+from gateway.web.fast_lane import HELD, PYTHON, FastLane
 from gateway.web.request import Refusal, Request
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Connection(asyncio.Protocol):
         self._pumping = False
         self._reading = True
         self._writable = True
+        # Open: what arrives is shown to the fast path first, and nothing is under way here.
+        self._lane: FastLane | None = None
         self._eof = False
         self._closing = False  # close when nothing is queued any more
         self._probe: asyncio.TimerHandle | None = None
@@ -90,8 +94,14 @@ class Connection(asyncio.Protocol):
         if not self.server.opened(self):
             self._transport.write(self.server.overloaded)
             self._transport.close()
+        elif self._fd >= 0 and self.server.dispatcher is not None:
+            self._lane = FastLane(self.server.dispatcher, self, self._fd)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._lane is not None:
+            self._lane.shut()
+            self._lane.close()
+            self._lane = None
         self.server.closed(self)
         self._forget_body()
         if self._probe is not None:
@@ -104,6 +114,39 @@ class Connection(asyncio.Protocol):
         self._parser = None  # it refers back to us
 
     def data_received(self, data: bytes) -> None:
+        lane = self._lane
+        if lane is not None and lane.open:
+            verdict = lane.received(data)
+            if verdict == HELD:
+                self.deadline = self.server.now + self.server.limits.header_s
+            if verdict != PYTHON:
+                return
+            data = lane.shut() + data
+        self._parse(data)
+
+    def _take_over(self) -> None:
+        """Whatever the fast path has of this connection is Python's from here on."""
+        if self._lane is not None:
+            held = self._lane.shut()
+            if held:
+                self._parse(held)
+
+    def adopted(self, invocation: Invocation, stream: int) -> None:
+        """A call that the fast path began is this connection's active request."""
+        assert self._lane is not None
+        self._lane.open = False
+        request = Request(self, b"POST", b"", {}, b"", True, False)
+        self._active = request
+        self.server.app.resume(request, invocation)
+
+    def blocked(self) -> None:
+        """The socket took only a part of an answer."""
+        assert self._lane is not None
+        self._lane.open = False
+        self._direct = False
+        self._transport.write(self._lane.rest())
+
+    def _parse(self, data: bytes) -> None:
         if self._discarded >= 0:
             self._discard(len(data))
             return
@@ -133,6 +176,7 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def eof_received(self) -> bool:
+        self._take_over()
         self._eof = True
         if (self._active is None and not self._queue) or self._fd < 0:
             return False  # the transport closes itself; TLS knows no half-closed connection
@@ -345,6 +389,8 @@ class Connection(asyncio.Protocol):
         else:
             if not self._midway:
                 self.deadline = self.server.now + self.server.limits.keep_alive_s
+                if self._lane is not None:
+                    self._lane.open = self._direct and not self._closing
             elif self._expect:
                 self._expect = False
                 self._write(CONTINUE)
@@ -400,6 +446,11 @@ class Connection(asyncio.Protocol):
 
     def overdue(self) -> None:
         """Its deadline has passed; called by the server's clock."""
+        idle_since = self._lane.idle_since(self.server.now) if self._lane is not None else None
+        if idle_since is not None and idle_since + self.server.limits.keep_alive_s > self.server.now:
+            self.deadline = idle_since + self.server.limits.keep_alive_s
+            return
+        self._take_over()
         self.deadline = 0.0
         if self._midway and self._discarded < 0:
             self._refuse_input(Refusal(408, "RequestTimeout", "The request did not arrive in time."))
@@ -409,6 +460,7 @@ class Connection(asyncio.Protocol):
 
     def shut(self) -> None:
         """The server stops: close now when idle, else after what is queued."""
+        self._take_over()
         self._closing = True
         if self._active is None and not self._queue:
             self._transport.close()

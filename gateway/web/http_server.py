@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
 
+from gateway.model.invocation import Invocation
+from gateway.web.fast_lane import FastDispatcher
 from gateway.web.http1 import Connection
 from gateway.web.request import Refusal, Request
 
@@ -44,6 +46,10 @@ class Application(Protocol):
         """Answer what could not be read."""
         ...
 
+    def resume(self, request: Request, invocation: Invocation) -> None:
+        """Answer a request whose invocation the fast path began."""
+        ...
+
     def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
         """How large a body this request may have, and what to say when it is larger."""
         ...
@@ -53,10 +59,15 @@ class HttpServer:
     """Owns the listening socket and knows every connection."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, app: Application, limits: Limits | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        app: Application,
+        limits: Limits | None = None,
+        dispatcher: FastDispatcher | None = None,
     ) -> None:
         self.loop = loop
         self.app = app
+        self.dispatcher = dispatcher  # with a fast path for plain requests; None: all go to the application
         self.limits = limits or Limits()
         self.now = time.monotonic()  # coarse: within TICK_S
         self.date_line = b""
@@ -121,6 +132,8 @@ class HttpServer:
             self._ticker.cancel()
         self.now = now = time.monotonic()
         self.date_line = b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
+        if self.dispatcher is not None:
+            self.dispatcher.fast.set_date_line(self.date_line)
         overdue = [connection for connection in self._connections if 0 < connection.deadline < now]
         for connection in overdue:
             connection.overdue()

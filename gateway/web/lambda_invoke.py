@@ -123,6 +123,12 @@ class InvokeCall:
         request.on_abandon = self._abandoned
         self._dispatcher.invoke(invocation)
 
+    def resume(self, invocation: Invocation) -> None:
+        """Answer what runs, or waits, already."""
+        self._invocation = invocation
+        self._request.on_abandon = self._abandoned
+        invocation.on_done = self.done
+
     def _read_headers(self, headers: dict[bytes, bytes], invocation: Invocation) -> None:
         """The optional headers of the operation.  Raises ApiError."""
         log_type = headers.get(b"x-amz-log-type")

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.model.errors import ApiError
-from gateway.model.invocation import MAX_REQUEST_BYTES
+from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.request_id import new_request_id
+from gateway.web.fast_teacher import FastTeacher
 from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, InvokeCall, InvokeRoute, match_invoke
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
@@ -42,6 +43,7 @@ class Router:
         region: str,
         auth_required: bool,
         ready: Callable[[], str] = lambda: "",
+        teacher: FastTeacher | None = None,
     ) -> None:
         self.verifier = Verifier()
         self._dispatcher = dispatcher
@@ -51,6 +53,13 @@ class Router:
         self._ready = ready  # empty when ready, else why not
         self._tokens: frozenset[str] = frozenset()
         self._routes: dict[bytes, InvokeRoute] = {}
+        self._teacher = teacher  # None: there is no fast path
+
+    def set_keys(self, keys: dict[str, str]) -> None:
+        """All access keys: id -> secret."""
+        self.verifier.set_keys(keys)
+        if self._teacher is not None:
+            self._teacher.forget_scopes()
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         """SHA-256 (hex) of the bearer tokens that may read /metrics."""
@@ -83,6 +92,12 @@ class Router:
             claimed = self.verifier.identity(request.headers)
             region = claimed.region if claimed is not None else region
         InvokeCall(self._dispatcher, request, request_id).start(route, region, nonce)
+        if self._teacher is not None and request.target in self._routes:
+            self._teacher.teach(request, route, region, self.verifier if self._auth_required else None)
+
+    def resume(self, request: Request, invocation: Invocation) -> None:
+        """Answer a request whose invocation the fast path began."""
+        InvokeCall(self._dispatcher, request, invocation.request_id).resume(invocation)
 
     def refuse(self, request: Request, refusal: Refusal) -> None:
         """What HTTP itself, or a limit, does not let through."""

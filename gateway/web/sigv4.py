@@ -52,7 +52,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scope:
+class Scope:
     """An Authorization header without its signature."""
 
     identity: Identity
@@ -60,6 +60,7 @@ class _Scope:
     scope: bytes
     names: tuple[tuple[bytes, bytes], ...]  # of the signed headers: as it is looked up, and with its colon
     signed: bytes
+    key: bytes  # the signing key of that day
     inner: hashlib._Hash  # HMAC by its definition: both halves begun with the key, to be copied
     outer: hashlib._Hash
 
@@ -114,7 +115,7 @@ class Verifier:
 
     def __init__(self) -> None:
         self._secrets: dict[str, str] = {}
-        self._scopes: dict[bytes, _Scope] = {}
+        self._scopes: dict[bytes, Scope] = {}
         self._last_date = b""
         self._last_epoch = 0.0
 
@@ -162,6 +163,10 @@ class Verifier:
             raise _mismatch()
         return scope.identity
 
+    def scope_of(self, prefix: bytes) -> Scope | None:
+        """What is remembered of Authorization headers that begin so."""
+        return self._scopes.get(prefix)
+
     def identity(self, headers: dict[bytes, bytes]) -> Identity | None:
         """Whom a request names, unproved: for hosts that verify nothing and need only the region."""
         authorization = headers.get(b"authorization", b"")
@@ -174,7 +179,7 @@ class Verifier:
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
-    def _check_date(self, stamp: bytes | None, headers: dict[bytes, bytes], scope: _Scope) -> bytes:
+    def _check_date(self, stamp: bytes | None, headers: dict[bytes, bytes], scope: Scope) -> bytes:
         if stamp is None:
             stamp = _from_http_date(headers.get(b"date", b""))
         if stamp != self._last_date:
@@ -187,9 +192,7 @@ class Verifier:
             raise _wrong_day(scope.date, stamp)
         return stamp
 
-    def _parse(
-        self, authorization: bytes, prefix: bytes, headers: dict[bytes, bytes]
-    ) -> tuple[_Scope, bytes]:
+    def _parse(self, authorization: bytes, prefix: bytes, headers: dict[bytes, bytes]) -> tuple[Scope, bytes]:
         """A header that was not seen before.  Remembered when its signature is the last parameter."""
         scheme, _, rest = authorization.partition(b" ")
         if scheme != ALGORITHM:
@@ -224,7 +227,7 @@ class Verifier:
             self._scopes[prefix] = scope
         return scope, parameters[b"Signature"]
 
-    def _scope(self, credential: bytes, signed: bytes, headers: dict[bytes, bytes] | None) -> _Scope:
+    def _scope(self, credential: bytes, signed: bytes, headers: dict[bytes, bytes] | None) -> Scope:
         parts = _text(credential).split("/")
         if len(parts) != 5:
             raise ApiError(
@@ -259,8 +262,8 @@ class Verifier:
         inner = _sha256(bytes(byte ^ 0x36 for byte in block))
         outer = _sha256(bytes(byte ^ 0x5C for byte in block))
         pairs = tuple((name, name + b":") for name in names)
-        return _Scope(
-            Identity(access_key, region, service), date.encode(), scope, pairs, signed, inner, outer
+        return Scope(
+            Identity(access_key, region, service), date.encode(), scope, pairs, signed, key, inner, outer
         )
 
     def _verify_presigned(

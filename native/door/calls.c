@@ -286,7 +286,6 @@ static struct fl_call *new_call(struct fl_door *door, const struct fl_route *rou
     call->pool = route->pool;
     call->from = from;
     call->origin = from->handle;
-    call->route = route->handle;
     call->admitted_ns = now;
     call->limit_ns = limit_ns;
     call->stream = stream;

@@ -75,16 +75,14 @@ void fl_set_open_region(struct fl_door *door, const char *region)
     open_region[size] = '\0';
 }
 
-void fl_add_route(struct fl_door *door, const char *name, size_t size, uint64_t handle,
-                  struct fl_pool *pool, const char *meta, size_t meta_size, const char *path,
-                  const char *query)
+void fl_add_route(struct fl_door *door, const char *name, size_t size, struct fl_pool *pool,
+                  const char *meta, size_t meta_size, const char *path, const char *query)
 {
     if (meta_size > FL_META_BYTES)
         return;
     struct fl_route *route = calloc(1, sizeof *route);
     if (route == NULL)
         return;
-    route->handle = handle;
     route->pool = pool;
     route->meta = malloc(meta_size + 1);
     route->meta_size = meta_size;
@@ -96,6 +94,11 @@ void fl_add_route(struct fl_door *door, const char *name, size_t size, uint64_t 
     }
     memcpy(route->meta, meta, meta_size);
     fl_table_put(&door->own->routes, name, size, route);
+}
+
+void fl_forget_route(struct fl_door *door, const char *name, size_t size)
+{
+    fl_table_remove(&door->own->routes, name, size);
 }
 
 void fl_forget_routes(struct fl_door *door)

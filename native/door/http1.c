@@ -281,6 +281,7 @@ static enum fl_verdict answer(struct fl_door *door, struct fl_call *call, unsign
     struct fl_http *http = ((struct http_origin *)call->from)->http;
     const struct fl_tables *own = door->own;
     http->call = NULL;
+    http->last_ns = fl_steady_ns();
     char head[FL_HEADROOM], *at = head;
     at = PUT(at, "HTTP/1.1 200 OK\r\n");
     at = put(at, own->date_line, own->date_size);

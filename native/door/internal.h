@@ -36,7 +36,6 @@ struct fl_tables {
 };
 
 struct fl_route {
-    uint64_t handle;
     struct fl_pool *pool;
     char *meta;
     size_t meta_size;

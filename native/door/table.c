@@ -76,6 +76,36 @@ int fl_table_put(struct fl_table *table, const char *key, size_t size, void *val
     return 0;
 }
 
+/* Whatever was put behind it because its place was taken moves up: a search ends at the first free
+ * place. */
+static void close_gap(struct fl_table *table, size_t gap)
+{
+    for (size_t i = (gap + 1) % FL_TABLE_SLOTS; table->slots[i].key != NULL;
+         i = (i + 1) % FL_TABLE_SLOTS) {
+        size_t home = table->slots[i].hash % FL_TABLE_SLOTS;
+        if ((i + FL_TABLE_SLOTS - home) % FL_TABLE_SLOTS >=
+            (i + FL_TABLE_SLOTS - gap) % FL_TABLE_SLOTS) {
+            table->slots[gap] = table->slots[i];
+            table->slots[i] = (struct fl_entry){NULL, 0, 0, NULL};
+            gap = i;
+        }
+    }
+}
+
+void fl_table_remove(struct fl_table *table, const char *key, size_t size)
+{
+    if (table->count == 0)
+        return;
+    struct fl_entry *entry = slot_of(table, hash_of(table->seed, key, size), key, size);
+    if (entry->key == NULL)
+        return;
+    free(entry->key);
+    table->drop(entry->value);
+    *entry = (struct fl_entry){NULL, 0, 0, NULL};
+    table->count--;
+    close_gap(table, (size_t)(entry - table->slots));
+}
+
 void fl_table_clear(struct fl_table *table)
 {
     for (size_t i = 0; table->count > 0 && i < FL_TABLE_SLOTS; i++) {

@@ -27,6 +27,7 @@ void *fl_table_get(const struct fl_table *table, const char *key, size_t size);
 /* Takes the value, whatever it answers; the key is copied. Replaces what is there; a full table is
  * emptied first. 0, or -1 without memory. */
 int fl_table_put(struct fl_table *table, const char *key, size_t size, void *value);
+void fl_table_remove(struct fl_table *table, const char *key, size_t size);
 void fl_table_clear(struct fl_table *table);
 void fl_table_end(struct fl_table *table);
 

@@ -95,7 +95,6 @@ struct fl_call {
     struct fl_worker *worker; /* NULL: it waits */
     struct fl_origin *from;
     uint64_t origin;     /* handle of the connection it came by */
-    uint64_t route;      /* handle of its route */
     int64_t admitted_ns; /* steady clock */
     int64_t limit_ns;    /* the caller's own limit, steady ns; 0: none */
     int32_t stream;      /* HTTP/2: of that connection */
@@ -145,9 +144,9 @@ void fl_set_date(struct fl_door *door, const char *line, size_t size);
  * A scope: everything of an Authorization header before its signature. `key` is the signing key of
  * that day (32 bytes), or NULL where nothing is verified; `names`: the signed headers' names as
  * they stand there, with semicolons. Python has seen such a header before and found it valid. */
-void fl_add_route(struct fl_door *door, const char *name, size_t size, uint64_t handle,
-                  struct fl_pool *pool, const char *meta, size_t meta_size, const char *path,
-                  const char *query);
+void fl_add_route(struct fl_door *door, const char *name, size_t size, struct fl_pool *pool,
+                  const char *meta, size_t meta_size, const char *path, const char *query);
+void fl_forget_route(struct fl_door *door, const char *name, size_t size);
 void fl_forget_routes(struct fl_door *door);
 void fl_add_scope(struct fl_door *door, const char *prefix, size_t size, const unsigned char *key,
                   const char *names, const char *date, const char *scope, const char *region);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.dispatch.fast_path import FastPath
 from gateway.dispatch.metrics import FunctionStats
 from gateway.dispatch.worker_pool import EAGER_WORKERS, IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
 from gateway.model.invocation import Invocation
@@ -13,7 +14,7 @@ NOW = 10_000_000_000
 
 
 def pool(waiting: int, *, busy: int = 0, lends: int = 0, waited_ns: int = 0, **options: object) -> WorkerPool:
-    made = WorkerPool(view(**options), None, FunctionStats("r", "f"))
+    made = WorkerPool(view(**options), None, FunctionStats("r", "f"), FastPath())
     for _ in range(waiting):
         invocation = Invocation(made.view, b"{}", "", b"", "", lambda result: None)
         invocation.admitted_ns = NOW - waited_ns

@@ -1,0 +1,78 @@
+"""A connection's way to the fast path (gateway/dispatch/fast_path.py), and back.
+
+``open`` means: whatever arrives is shown to the fast path first, and Python has nothing of this connection under way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gateway._native import ffi, lib
+from gateway.dispatch.fast_path import HELD, PYTHON, WAITING, FastPath, Origin, owned
+
+_received = lib.fl_http_received
+
+
+class FastDispatcher(Protocol):
+    """See gateway.dispatch.dispatcher."""
+
+    @property
+    def fast(self) -> FastPath: ...
+
+    def adopt(self, call: Any) -> None: ...
+
+    def waiting_started(self) -> None: ...
+
+
+class FastLane:
+    """One per connection that C can write to."""
+
+    __slots__ = ("_c", "_dispatcher", "_door", "_number", "open")
+
+    def __init__(self, dispatcher: FastDispatcher, connection: Origin, fd: int) -> None:
+        self._dispatcher = dispatcher
+        self._door = dispatcher.fast.door
+        self._number = dispatcher.fast.enroll(connection)
+        self._c = owned(lib.fl_http_new(self._number, fd), lib.fl_http_free)
+        self.open = True
+
+    def received(self, data: bytes) -> int:
+        """Only while it is open: a verdict; HELD and PYTHON leave something to do."""
+        verdict: int = _received(self._door, self._c, data, len(data))
+        if verdict == WAITING:
+            self._dispatcher.waiting_started()
+        return verdict
+
+    def shut(self) -> bytes:
+        """From here on the connection is Python's: a call under way is adopted, the beginning of a request returned."""
+        if not self.open:
+            return b""
+        self.open = False
+        c = self._c
+        if c.call != ffi.NULL:
+            self._dispatcher.adopt(c.call)
+        if not c.held:
+            return b""
+        held = ffi.new("char[]", c.held)
+        lib.fl_http_release(c, held)
+        return bytes(ffi.buffer(held))
+
+    def rest(self) -> bytes:
+        """What the socket did not take of an answer."""
+        size = ffi.new("size_t *")
+        rest = lib.fl_http_rest(self._c, size)
+        return bytes(ffi.buffer(rest, size[0]))
+
+    def idle_since(self, now: float) -> float | None:
+        """Steady seconds; ``now`` while a call is under way, None while a request arrives, or when it is shut."""
+        c = self._c
+        if not self.open or c.held:
+            return None
+        return now if c.call != ffi.NULL else c.last_ns / 1e9
+
+    def close(self) -> None:
+        """The connection is gone; it has been shut before."""
+        self._dispatcher.fast.leave(self._number)
+
+
+__all__ = ["HELD", "PYTHON", "FastDispatcher", "FastLane"]
