@@ -42,6 +42,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "state_dir": Path(arguments.state_dir).absolute(),
         "http": arguments.http,
         "grpc": arguments.grpc,
+        "grpc_engine": arguments.grpc_engine,
         "doors": arguments.doors,
         "auth": arguments.auth,
         "region": arguments.region,

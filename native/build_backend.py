@@ -29,7 +29,7 @@ VENDOR_MACROS = [
 # Through cffi: the headers whose marked parts are what Python sees, in this order.
 HEADERS = {
     "sandbox._native": [NATIVE / "include" / "sandbox_native.h"],
-    "gateway._native": [NATIVE / "include" / "fast_path.h"],
+    "gateway._native": [NATIVE / "include" / "fast_path.h", NATIVE / "include" / "http2.h"],
 }
 WARNINGS = [
     *("-Wall", "-Wextra", "-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes"),

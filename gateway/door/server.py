@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
 import socket
-import ssl
 from collections.abc import Callable
 
 from gateway.addresses import Address
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import ControlClient, DirectorySink
+from gateway.listening import tls_context
 from gateway.model.invocation import FunctionView
+from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.server import GrpcServer
 from gateway.settings import Settings
 from gateway.web.fast_teacher import FastTeacher
@@ -59,7 +59,7 @@ class DoorServer(DirectorySink):
         self._tokens: frozenset[str] = frozenset()
         self._draining = False
         self._drain: asyncio.Task[None] | None = None
-        self._grpc: GrpcServer | None = None
+        self._grpc: GrpcServer | Http2Server | None = None
         self._pulse: asyncio.TimerHandle | None = None
         self.http: str | None = None  # as bound
         self.grpc: str | None = None
@@ -153,7 +153,8 @@ class DoorServer(DirectorySink):
             self.http = await self.web.listen(address.host, address.port, context=context)
         if self._grpc_address is not None:
             required = self._settings.auth == "required"
-            self._grpc = GrpcServer(
+            engine = Http2Server if self._settings.grpc_engine == "native" else GrpcServer
+            self._grpc = engine(
                 self.dispatcher,
                 self.control,
                 address=self._grpc_address,
@@ -205,19 +206,3 @@ async def _until(done: Callable[[], bool], limit_s: float) -> None:
         if done():
             return
         await asyncio.sleep(_POLL_S)
-
-
-def tls_context(tls: tuple[bytes, bytes]) -> ssl.SSLContext:
-    """Raises ssl.SSLError.  The library reads files only, and a door may not read the originals any more."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    fds = [os.memfd_create(name) for name in ("certificate", "key")]
-    try:
-        for fd, data in zip(fds, tls, strict=True):
-            os.write(fd, data)
-        context.load_cert_chain(f"/proc/self/fd/{fds[0]}", f"/proc/self/fd/{fds[1]}")
-    finally:
-        for fd in fds:
-            os.close(fd)
-    return context

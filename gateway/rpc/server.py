@@ -1,4 +1,4 @@
-"""The gRPC front door of one process: a grpc.aio server in the door's own event loop.
+"""The gRPC front door of one process on grpcio's own engine: a grpc.aio server in the door's event loop.
 
 Who may call is decided before a message is read: the services of ours stand behind a bearer token, health and
 reflection are open. Several processes listen on one port (SO_REUSEPORT); the kernel gives each connection to one.
@@ -11,43 +11,30 @@ from collections.abc import Callable, Collection
 import grpc
 import grpc.aio
 from grpc.aio import ServicerContext
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from gateway.model.invocation import MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES
-from gateway.rpc import function_service, invoke_service
+from gateway.rpc import limits
 from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
-from gateway.rpc.tokens import BearerTokens
-
-# A message is a payload of the largest size plus its other fields (a log tail, a client context, names).
-MESSAGE_SLACK = 64 * 1024  # bytes
-MAX_METADATA = 16 * 1024  # bytes of all request headers
-MAX_STREAMS = 256  # calls under way on one connection; more wait in the client
-MAX_CALLS = 8192  # calls under way in one process; more are answered RESOURCE_EXHAUSTED
-MAX_CONNECTIONS = 4096  # to one process; more are closed at once
-KEEPALIVE_S = 60.0  # an idle connection is asked for a sign of life this often,
-KEEPALIVE_TIMEOUT_S = 20.0  # and closed when none comes for this long
-MIN_PING_S = 10.0  # clients that ping more often without calls are cut off after three warnings
+from gateway.rpc.methods import ALL_SERVICES, set_health
+from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 1),
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES + MESSAGE_SLACK),
-    ("grpc.max_send_message_length", MAX_RESPONSE_BYTES + MESSAGE_SLACK),
-    ("grpc.max_metadata_size", MAX_METADATA),
-    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA),
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
-    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.keepalive_time_ms", int(KEEPALIVE_S * 1000)),
-    ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),
+    ("grpc.max_receive_message_length", limits.MAX_REQUEST_MESSAGE),
+    ("grpc.max_send_message_length", limits.MAX_RESPONSE_MESSAGE),
+    ("grpc.max_metadata_size", limits.MAX_METADATA),
+    ("grpc.absolute_max_metadata_size", 2 * limits.MAX_METADATA),
+    ("grpc.max_concurrent_streams", limits.MAX_STREAMS),
+    ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
+    ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_TIMEOUT_S * 1000)),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", int(MIN_PING_S * 1000)),
-    ("grpc.http2.max_ping_strikes", 3),
-    # No limit of a connection's age or idle time: a client keeps its connection for as long as it likes.
+    ("grpc.http2.min_ping_interval_without_data_ms", int(limits.MIN_PING_S * 1000)),
+    ("grpc.http2.max_ping_strikes", limits.PING_STRIKES),
 )
-
-SERVICES = (invoke_service.SERVICE, function_service.SERVICE)
 
 
 class GrpcServer:
@@ -79,11 +66,10 @@ class GrpcServer:
 
     async def start(self) -> int:
         """Listen and serve; returns the port.  Raises OSError when the address or the TLS files are no good."""
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=limits.MAX_CALLS)
         server.add_generic_rpc_handlers((self._methods,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(ALL_SERVICES, server)
         try:
             if self._tls is None:
                 port = server.add_insecure_port(self._address)
@@ -102,9 +88,7 @@ class GrpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """What the health service says of this process and its services."""
-        status = health_pb2.HealthCheckResponse
-        for name in ("", *SERVICES):
-            await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        await set_health(self._health, serving)
 
     async def stop(self, grace_s: float) -> None:
         """Stop listening, let calls finish for at most ``grace_s``, cancel the rest.  Nothing before ``start``."""
@@ -132,8 +116,4 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
 
 async def _refuse_token(messages: object, context: ServicerContext) -> None:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED,
-        "A valid token is needed in the metadata: authorization: Bearer <token>",
-        (("www-authenticate", "Bearer"),),
-    )
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL, REFUSAL_METADATA)

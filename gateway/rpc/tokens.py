@@ -10,6 +10,9 @@ Metadata = Iterable[tuple[str, str | bytes]]
 
 MAX_TOKEN = 512  # characters; ours are far shorter, and nobody makes us hash a megabyte
 _MEMO = 64  # header values
+# What a call without one is told.
+REFUSAL = "A valid token is needed in the metadata: authorization: Bearer <token>"
+REFUSAL_METADATA = (("www-authenticate", "Bearer"),)
 
 
 class BearerTokens:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
 
+from gateway.listening import bind_shared
 from gateway.model.invocation import Invocation
 from gateway.web.fast_lane import FastDispatcher
 from gateway.web.http1 import Connection
@@ -138,21 +139,3 @@ class HttpServer:
         for connection in overdue:
             connection.overdue()
         self._ticker = self.loop.call_later(TICK_S, self._tick)
-
-
-def bind_shared(host: str, port: int) -> socket.socket:
-    """A bound socket with SO_REUSEPORT: the kernel spreads connections over the doors.  Raises OSError."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -14,9 +14,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.rpc.invocations_pb2 import InvokeRequest
-from gateway.rpc.server import SERVICES
+from gateway.rpc.methods import SERVICES
 from tests.support.fake_door import TOKEN
-from tests.support.grpc_door import AUTHORIZED, door, refused, run
+from tests.support.grpc_door import AUTHORIZED, door, engine, refused, run  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 ECHO = InvokeRequest(function="echo")
 

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from gateway.rpc import functions_pb2, functions_pb2_grpc, invocations_pb2, invocations_pb2_grpc
+from tests.conftest import fresh_state_dir
 from tests.support.deploy import function, zip_of
 from tests.support.processes import workers_of
 from tests.support.server import Server
@@ -24,6 +25,12 @@ def handler(event, context):
         raise ValueError("negative")
     return event
 """
+
+
+@pytest.fixture(scope="module", params=["native", "grpcio"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with fresh_state_dir() as folder, Server.start(folder, "--grpc-engine", request.param) as running:
+        yield running
 
 
 @pytest.fixture
@@ -132,8 +139,9 @@ def test_functions_are_deployed_over_grpc_and_invoked_over_http(
     assert missing.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("engine", ["native", "grpcio"])
 def test_the_same_suite_of_answers_with_tls(
-    start_server: Callable[..., Server], tmp_path: Any, request: pytest.FixtureRequest
+    start_server: Callable[..., Server], tmp_path: Any, engine: str
 ) -> None:
     import subprocess
 
@@ -143,7 +151,8 @@ def test_the_same_suite_of_answers_with_tls(
          str(certificate), "-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
-    server = start_server("--tls-cert", str(certificate), "--tls-key", str(key), "--doors", "1")
+    options = ("--tls-cert", str(certificate), "--tls-key", str(key), "--doors", "1", "--grpc-engine", engine)
+    server = start_server(*options)
     credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
     with grpc.secure_channel(server.grpc, credentials) as channel:
         stub = functions_pb2_grpc.FunctionsStub(channel)

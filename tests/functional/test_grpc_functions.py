@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 
 from gateway.rpc import functions_pb2 as pb
 from tests.support.fake_door import FakeControl
-from tests.support.grpc_door import AUTHORIZED, door, refused, run
+from tests.support.grpc_door import AUTHORIZED, door, engine, refused, run  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 CREATE = pb.CreateFunctionRequest(
     function_name="f", runtime="python3.11", handler="index.handler", zip_file=b"PK", timeout=7,

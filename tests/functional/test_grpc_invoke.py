@@ -13,7 +13,9 @@ from gateway.model.invocation import MAX_REQUEST_BYTES, Result, ResultKind
 from gateway.rpc.invocations_pb2 import InvokeRequest, InvokeResponse, Receipt
 from gateway.rpc.invoke_service import MAX_CLIENT_CONTEXT, SERVICE, STREAM_CHUNK
 from tests.support.fake_door import RECEIPT, ok
-from tests.support.grpc_door import AUTHORIZED, door, refused, run
+from tests.support.grpc_door import AUTHORIZED, door, engine, refused, run  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:echo"
 

@@ -11,7 +11,9 @@ import pytest
 from gateway.model.invocation import Result, ResultKind
 from gateway.rpc.invocations_pb2 import InvokeRequest
 from tests.support.fake_door import ok
-from tests.support.grpc_door import AUTHORIZED, Door, door, refused, run
+from tests.support.grpc_door import AUTHORIZED, Door, door, engine, refused, run  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 HANGING = InvokeRequest(function="hanging")
 

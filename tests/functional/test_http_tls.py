@@ -8,7 +8,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
-from gateway.door.server import tls_context
+from gateway.listening import tls_context
 from gateway.model.invocation import Result, ResultKind
 from tests.support.http_door import Client, door, go, post
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import pytest
 import uvloop
 
 from gateway.rpc import functions_pb2_grpc, invocations_pb2_grpc
+from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.server import GrpcServer
 from tests.support.fake_door import DIGEST, REGION, TOKEN, FakeControl, FakeDispatcher, echo, failing
 
@@ -20,6 +22,17 @@ T = TypeVar("T")
 
 AUTHORIZED = (("authorization", f"Bearer {TOKEN}"),)
 TEST_LIMIT_S = 30.0
+ENGINES: dict[str, Any] = {"native": Http2Server, "grpcio": GrpcServer}
+_chosen = "native"
+
+
+@pytest.fixture(params=[*ENGINES])
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test with each engine: ``door()`` starts that one."""
+    global _chosen
+    before, _chosen = _chosen, request.param
+    yield request.param
+    _chosen = before
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
@@ -38,7 +51,7 @@ class Door:
 
     dispatcher: FakeDispatcher
     control: FakeControl
-    server: GrpcServer
+    server: Any
     port: int
     channel: grpc.aio.Channel
 
@@ -53,27 +66,28 @@ class Door:
 
 @asynccontextmanager
 async def door(
-    *, auth: bool = True, tls: tuple[bytes, bytes] | None = None, port: int = 0
+    *, auth: bool = True, tls: tuple[bytes, bytes] | None = None, port: int = 0, **options: Any
 ) -> AsyncIterator[Door]:
-    """Functions `echo` and `failing` exist; `hanging` answers when the test says so."""
+    """Functions `echo` and `failing` exist; `hanging` answers when the test says so.  ``options`` are the engine's."""
     dispatcher, control = FakeDispatcher(), FakeControl()
     dispatcher.add("echo", echo)
     dispatcher.add("failing", failing)
     dispatcher.add("hanging", lambda invocation: None)
     tokens = frozenset([DIGEST])
-    server = GrpcServer(
+    server = ENGINES[_chosen](
         dispatcher,
         control,
         address=f"127.0.0.1:{port}",
         region=REGION,
         tokens=(lambda: tokens) if auth else None,
         tls=tls,
+        **options,
     )
     bound = await server.start()
     try:
         # A channel pool of its own: no connection is shared with an earlier server on the same port.
-        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound}", options=options) as channel:
+        channel_options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{bound}", options=channel_options) as channel:
             yield Door(dispatcher, control, server, bound, channel)
     finally:
         await server.stop(0)

@@ -1,0 +1,206 @@
+"""The gRPC front door of one process on the native engine: HTTP/2 in C (nghttp2), services in Python.
+
+It serves what `gateway/rpc/server.py` serves on grpcio's engine, within the same limits; the engine is a setting. Who may call
+is decided before a message is read: the services of ours stand behind a bearer token, health and reflection are open.
+Several processes listen on one port (SO_REUSEPORT); the kernel gives each connection to one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Collection
+from typing import Any
+
+import grpc
+from grpc_health.v1.health import aio as health_aio
+
+from gateway._native import ffi, lib
+from gateway.addresses import Address
+from gateway.listening import bind_shared, tls_context
+from gateway.rpc import limits
+from gateway.rpc.function_service import ControlCalls, FunctionService
+from gateway.rpc.http2_call import Call
+from gateway.rpc.http2_connection import Connection
+from gateway.rpc.invoke_service import Dispatcher, InvokeService
+from gateway.rpc.metadata import write_trailers
+from gateway.rpc.methods import open_methods, set_health
+from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
+
+TICK_S = 0.5
+BACKLOG = 4096
+HANDSHAKE_S = 10.0  # of TLS
+LAST_WRITES_S = 1.0  # for what is still in sockets when every call has ended
+_POLL_S = 0.01
+_NS = 1_000_000_000
+
+# Of the engine, see native/include/http2.h; bytes, and nanoseconds.
+ENGINE_LIMITS = {
+    "streams": limits.MAX_STREAMS,
+    "head": limits.MAX_METADATA,
+    "message": limits.MAX_REQUEST_MESSAGE,
+    "window": 65_535,
+    "arriving": 64 * 1024 * 1024,
+    "waiting": 64 * 1024 * 1024,
+    "total": 512 * 1024 * 1024,
+    "resets": 1000,
+    "resets_a_s": 33,
+    "chatter": 1000,
+    "chatter_a_s": 100,
+    "ping_strikes": limits.PING_STRIKES,
+    "ping_every": int(limits.MIN_PING_S * _NS),
+    "keepalive": int(limits.KEEPALIVE_S * _NS),
+    "keepalive_timeout": int(limits.KEEPALIVE_TIMEOUT_S * _NS),
+    "hello": 10 * _NS,
+    "message_idle": 30 * _NS,
+    "blocked": 20 * _NS,
+    "stalled": 300 * _NS,
+}
+
+
+class Http2Server:
+    """``start`` once, then ``stop`` once, both in the loop that is to serve.
+
+    ``address``: "host:port"; port 0 takes a free one, "[v6]:port" works. ``tokens``: SHA-256 digests (lower-case
+    hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
+    is needed.
+    ``tls``: certificate chain and private key, the bytes of PEM files. ``engine_limits``: in place of some of ENGINE_LIMITS.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        control: ControlCalls,
+        *,
+        address: str,
+        region: str,
+        tokens: Callable[[], Collection[str]] | None,
+        tls: tuple[bytes, bytes] | None = None,
+        max_calls: int = limits.MAX_CALLS,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        engine_limits: dict[str, int] | None = None,
+    ) -> None:
+        self._address = address
+        self._tls = tls
+        self._health = health_aio.HealthServicer()
+        handlers = InvokeService(dispatcher, region).handlers()
+        handlers |= FunctionService(control, region).handlers()
+        # By path: the handler, and whether a token is needed.
+        self.methods: dict[bytes, tuple[grpc.RpcMethodHandler, bool]] = {
+            **{path.encode(): (handler, True) for path, handler in handlers.items()},
+            **{path.encode(): (handler, False) for path, handler in open_methods(self._health).items()},
+        }
+        self.tokens = BearerTokens(tokens) if tokens is not None else None
+        self.refusal = write_trailers(REFUSAL, REFUSAL_METADATA)
+        self.max_calls = max_calls
+        self.calls: set[Call] = set()  # whose methods have not ended
+        self._max_connections = max_connections
+        self._engine_limits = ENGINE_LIMITS | (engine_limits or {})
+        self._connections: dict[int, Connection] = {}
+        self._next_handle = 1
+        self._listener: asyncio.Server | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self.native: Any = None
+
+    async def start(self) -> int:
+        """Listen and serve; returns the port.  Raises OSError when the address or the TLS files are no good."""
+        self.loop = asyncio.get_running_loop()
+        try:
+            context = None if self._tls is None else tls_context(self._tls, ("h2",))
+            address = Address.parse(self._address, 0)
+            sock = bind_shared(address.host, address.port)
+        except (OSError, ValueError) as error:
+            raise OSError(f"gRPC cannot listen on {self._address}: {error}") from error
+        engine_limits = ffi.new("struct fl_h2_limits *", self._engine_limits)
+        self.native = ffi.gc(lib.fl_h2_server_new(engine_limits), lib.fl_h2_server_free)
+        self._due = ffi.new("uint64_t[]", self._max_connections + 1)
+        self._needs = ffi.new("uint32_t[]", self._max_connections + 1)
+        port = int(sock.getsockname()[1])
+        self._listener = await self.loop.create_server(
+            lambda: Connection(self), sock=sock, backlog=BACKLOG, **_tls_options(context)
+        )
+        await self.set_serving(True)
+        self._tick()
+        return port
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the health service says of this process and its services."""
+        await set_health(self._health, serving)
+
+    async def stop(self, grace_s: float) -> None:
+        """Stop listening, let calls finish for at most ``grace_s``, cancel the rest.  Nothing before ``start``."""
+        if self._listener is None:
+            return
+        listener, self._listener = self._listener, None
+        listener.close()
+        await self._health.enter_graceful_shutdown()
+        for connection in list(self._connections.values()):
+            connection.shut(now=False)
+        await self._until_none(self._calls_that_count, grace_s)
+        tasks = [
+            task
+            for call in list(self.calls)
+            if (task := call.end(grpc.StatusCode.UNAVAILABLE, "The server is stopping."))
+        ]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            connection.shut(now=True)
+            connection.close()
+        await self._until_none(lambda: len(self._connections), LAST_WRITES_S)
+        for connection in list(self._connections.values()):
+            connection.abort()
+        await asyncio.sleep(0)
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    # ---- what connections say ------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> int:
+        """A handle for it; 0: there are too many."""
+        if self._listener is None or len(self._connections) >= self._max_connections:
+            return 0
+        handle = self._next_handle
+        self._next_handle += 1
+        self._connections[handle] = connection
+        return handle
+
+    def closed(self, handle: int) -> None:
+        """It is gone."""
+        self._connections.pop(handle, None)
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    # ---- parts ---------------------------------------------------------------------------------------------
+
+    def _calls_that_count(self) -> int:
+        """Nobody waits for the end of a health watch or a look at the reflection."""
+        return sum(call.protected for call in self.calls)
+
+    async def _until_none(self, count: Callable[[], int], limit_s: float) -> None:
+        """Poll: the sum over many parties, once in a server's life."""
+        for _ in range(round(limit_s / _POLL_S)):
+            if count() == 0:
+                return
+            await asyncio.sleep(_POLL_S)
+
+    def _tick(self) -> None:
+        count = lib.fl_h2_tick(self.native, self._due, self._needs, self._max_connections)
+        for i in range(count):
+            connection = self._connections.get(self._due[i])
+            if connection is None:
+                continue
+            if self._needs[i] == lib.FL_H2_ABORT:
+                connection.abort()
+            else:
+                connection.turn()
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+
+
+def _tls_options(context: ssl.SSLContext | None) -> dict[str, Any]:
+    if context is None:
+        return {}
+    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_S}

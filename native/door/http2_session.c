@@ -1,0 +1,273 @@
+/* One connection: nghttp2's session, and what its callbacks mean to us. */
+#include "http2_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct fl_h2_stream *stream_of(nghttp2_session *session, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(session, id);
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    struct fl_h2 *h2 = user;
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+        return 0; /* trailers of a client: nothing of gRPC is in them */
+    struct fl_h2_stream *stream = fl_h2_stream_new(h2, frame->hd.stream_id);
+    if (stream == NULL)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, stream);
+    return 0;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags,
+                     void *user)
+{
+    (void)flags;
+    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+        return 0;
+    struct fl_h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (stream != NULL && fl_h2_field(user, stream, (const char *)name, name_size,
+                                      (const char *)value, value_size) < 0)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t size, void *user)
+{
+    (void)flags;
+    struct fl_h2_stream *stream = stream_of(session, id);
+    nghttp2_session_consume_connection(session, size);
+    if (stream != NULL && fl_h2_data(user, stream, data, size) < 0)
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    return 0;
+}
+
+static void on_ping(struct fl_h2 *h2, const nghttp2_frame *frame)
+{
+    if ((frame->hd.flags & NGHTTP2_FLAG_ACK) == 0) {
+        if (fl_h2_pinged(h2) < 0)
+            fl_h2_end(h2, NGHTTP2_ENHANCE_YOUR_CALM, "too_many_pings");
+        return;
+    }
+    h2->ping_sent_ns = 0;
+    if (h2->closing == 1)
+        fl_h2_shutdown(h2, 1);
+}
+
+static void on_stream_frame(struct fl_h2 *h2, const nghttp2_frame *frame)
+{
+    struct fl_h2_stream *stream = stream_of(h2->session, frame->hd.stream_id);
+    if (stream == NULL)
+        return;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+        fl_h2_head_complete(h2, stream);
+    if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+        fl_h2_input_ended(h2, stream);
+}
+
+static int on_frame_received(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    (void)session;
+    struct fl_h2 *h2 = user;
+    int idle = 0;
+    switch (frame->hd.type) {
+    case NGHTTP2_DATA:
+        idle = frame->hd.length == 0 && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0;
+        on_stream_frame(h2, frame);
+        break;
+    case NGHTTP2_HEADERS:
+        on_stream_frame(h2, frame);
+        break;
+    case NGHTTP2_SETTINGS:
+        h2->hello = 1;
+        idle = (frame->hd.flags & NGHTTP2_FLAG_ACK) == 0;
+        break;
+    case NGHTTP2_PING:
+        on_ping(h2, frame);
+        break;
+    case NGHTTP2_PRIORITY:
+        idle = 1;
+        break;
+    default:
+        break;
+    }
+    if (idle && fl_h2_chatted(h2) < 0)
+        fl_h2_end(h2, NGHTTP2_ENHANCE_YOUR_CALM, "too many idle frames");
+    return 0;
+}
+
+static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    struct fl_h2 *h2 = user;
+    int32_t id = frame->hd.stream_id;
+    if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) {
+        h2->strikes = 0;
+        h2->pinged_ns = 0;
+        struct fl_h2_stream *stream = stream_of(session, id);
+        /* The answer is complete and the client still talks: it need not. */
+        if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream != NULL && !stream->ended)
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
+    }
+    if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+        fl_h2_reset(h2) < 0)
+        fl_h2_end(h2, NGHTTP2_ENHANCE_YOUR_CALM, "too many faulty streams");
+    return 0;
+}
+
+static int on_stream_closed(nghttp2_session *session, int32_t id, uint32_t error, void *user)
+{
+    (void)error;
+    struct fl_h2_stream *stream = stream_of(session, id);
+    if (stream != NULL)
+        fl_h2_stream_closed(user, stream);
+    return 0;
+}
+
+static int make_callbacks(struct fl_h2_own *own, const struct fl_h2_limits *limits)
+{
+    if (nghttp2_session_callbacks_new(&own->callbacks) != 0 ||
+        nghttp2_option_new(&own->options) != 0)
+        return -1;
+    nghttp2_session_callbacks *callbacks = own->callbacks;
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_received);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_closed);
+    nghttp2_option_set_no_auto_window_update(own->options, 1);
+    nghttp2_option_set_no_closed_streams(own->options, 1);
+    /* "Bearer " without a token is to be refused in our words, not as a broken stream. */
+    nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(own->options, 1);
+    nghttp2_option_set_stream_reset_rate_limit(own->options, limits->resets, limits->resets_a_s);
+    return 0;
+}
+
+struct fl_h2_server *fl_h2_server_new(const struct fl_h2_limits *limits)
+{
+    struct fl_h2_server *server = calloc(1, sizeof *server);
+    if (server == NULL)
+        return NULL;
+    server->limits = *limits;
+    server->own = calloc(1, sizeof *server->own);
+    if (server->own == NULL || make_callbacks(server->own, limits) < 0) {
+        fl_h2_server_free(server);
+        return NULL;
+    }
+    return server;
+}
+
+void fl_h2_server_free(struct fl_h2_server *server)
+{
+    if (server == NULL)
+        return;
+    if (server->own != NULL) {
+        nghttp2_session_callbacks_del(server->own->callbacks);
+        nghttp2_option_del(server->own->options);
+        free(server->own);
+    }
+    free(server);
+}
+
+static int greet(struct fl_h2 *h2)
+{
+    const struct fl_h2_limits *limits = &h2->server->limits;
+    const nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits->streams},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits->window},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits->head},
+    };
+    if (nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, settings,
+                                sizeof settings / sizeof *settings) != 0)
+        return -1;
+    return nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, 0,
+                                                 FL_H2_CONNECTION_WINDOW);
+}
+
+struct fl_h2 *fl_h2_new(struct fl_h2_server *server, uint64_t handle, int fd)
+{
+    struct fl_h2 *h2 = calloc(1, sizeof *h2);
+    if (h2 == NULL)
+        return NULL;
+    h2->origin.handle = handle;
+    h2->server = server;
+    h2->fd = fd;
+    h2->now = h2->began_ns = h2->received_ns = h2->progress_ns = h2->data_ns = fl_steady_ns();
+    h2->resets.tokens = server->limits.resets;
+    h2->chatter.tokens = server->limits.chatter;
+    h2->resets.filled_ns = h2->chatter.filled_ns = h2->now;
+    h2->next = server->own->connections;
+    if (h2->next != NULL)
+        h2->next->previous = h2;
+    server->own->connections = h2;
+    server->connections++;
+    if (nghttp2_session_server_new2(&h2->session, server->own->callbacks, h2,
+                                    server->own->options) != 0 ||
+        greet(h2) != 0) {
+        fl_h2_free(h2);
+        return NULL;
+    }
+    return h2;
+}
+
+void fl_h2_free(struct fl_h2 *h2)
+{
+    if (h2 == NULL)
+        return;
+    while (h2->streams != NULL)
+        fl_h2_stream_free(h2, h2->streams);
+    nghttp2_session_del(h2->session);
+    fl_h2_message_free(h2, h2->told);
+    if (h2->next != NULL)
+        h2->next->previous = h2->previous;
+    if (h2->previous != NULL)
+        h2->previous->next = h2->next;
+    else
+        h2->server->own->connections = h2->next;
+    h2->server->connections--;
+    free(h2->rest);
+    free(h2);
+}
+
+int fl_h2_received(struct fl_h2 *h2, const char *data, size_t size)
+{
+    if (h2->dead)
+        return 0;
+    h2->now = h2->received_ns = fl_steady_ns();
+    if (nghttp2_session_mem_recv2(h2->session, (const uint8_t *)data, size) < 0)
+        return -1;
+    /* It makes us answer and does not read. */
+    return nghttp2_session_get_outbound_queue_size(h2->session) > FL_H2_QUEUE ? -1 : 0;
+}
+
+void fl_h2_end(struct fl_h2 *h2, uint32_t error, const char *why)
+{
+    if (h2->dead)
+        return;
+    h2->dead = 1;
+    nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
+                          nghttp2_session_get_last_proc_stream_id(h2->session), error,
+                          (const uint8_t *)why, strlen(why));
+}
+
+void fl_h2_shutdown(struct fl_h2 *h2, int now)
+{
+    if (h2->dead || h2->closing > now)
+        return;
+    h2->closing = (uint8_t)(now ? 2 : 1);
+    h2->closing_ns = fl_steady_ns();
+    if (now) {
+        nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
+                              nghttp2_session_get_last_proc_stream_id(h2->session),
+                              NGHTTP2_NO_ERROR, NULL, 0);
+        return;
+    }
+    /* Calls on their way to us still count; the answer to the ping comes behind the last of them.
+     */
+    nghttp2_submit_shutdown_notice(h2->session);
+    nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
+}
