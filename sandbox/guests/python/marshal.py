@@ -83,6 +83,8 @@ def to_json(value: object) -> bytes:
 
 
 def _encode_plain(value: object) -> str:
+    if isinstance(value, str):  # may be large, and the chunks of it would be copies
+        return _escape(value)
     try:
         return "".join(_encode_to_chunks(value, 0))
     finally:
