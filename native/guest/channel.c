@@ -13,9 +13,11 @@
 #include "frame.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -58,13 +60,28 @@ static int retry(void)
     return -1;
 }
 
+/* A task that sleeps in read() is also woken when the host takes the answer out of the socket (the kernel wakes
+ * whoever waits for room to write, and they share one list): a switch for nothing in every invocation. One that sleeps
+ * in poll() has said what it waits for. */
+static ssize_t wait_and_read(int fd, char *target, size_t room)
+{
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    ssize_t count = recv(fd, target, room, MSG_DONTWAIT);
+    while (count < 0 && errno == EAGAIN) {
+        if (poll(&waiting, 1, -1) < 0)
+            return -1;
+        count = recv(fd, target, room, MSG_DONTWAIT);
+    }
+    return count;
+}
+
 /* The number of bytes, 0 at the end of the stream, -1 with an exception set. */
 static ssize_t read_some(int fd, char *target, size_t room)
 {
     ssize_t count;
     do {
         Py_BEGIN_ALLOW_THREADS;
-        count = read(fd, target, room);
+        count = wait_and_read(fd, target, room);
         Py_END_ALLOW_THREADS;
     } while (count < 0 && retry() == 0);
     return count;
