@@ -11,6 +11,7 @@
 #include "channel.h"
 #include "fork_worker.h"
 #include "json_shape.h"
+#include "remap.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -146,9 +147,32 @@ static PyObject *has_named_tuples(PyObject *self, PyObject *value)
     return found < 0 ? NULL : PyBool_FromLong(found);
 }
 
+PyDoc_STRVAR(watch_memory_doc, "watch_memory() -> bool: what is allocated from now on may be moved "
+                               "by remap(); False where it never will be");
+
+static PyObject *watch_memory(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return PyBool_FromLong(fg_watch_memory() == 0);
+}
+
+PyDoc_STRVAR(remap_doc, "remap() -> bytes moved to where a fork need not copy page tables");
+
+static PyObject *remap(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    size_t bytes = 0;
+    int failed = fg_remap(&bytes);
+    return failed ? raise_step(-failed, "remap") : PyLong_FromSize_t(bytes);
+}
+
 static PyMethodDef methods[] = {
     {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS,
      fork_worker_doc},
+    {"watch_memory", watch_memory, METH_NOARGS, watch_memory_doc},
+    {"remap", remap, METH_NOARGS, remap_doc},
     {"has_named_tuples", has_named_tuples, METH_O, has_named_tuples_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -178,3 +178,35 @@ def test_restored_workers_hold_four_descriptors_and_no_state_of_each_other(
         worker = zygote.start_worker(document(tmp_path, "index.handler"))
         assert [worker.invoke(b"{}").json for _ in range(2)] == [[1, 4], [2, 4]]
         worker.close()
+
+
+def test_a_large_zygote_is_forked_without_its_page_tables(harness: GuestHarness, tmp_path: Path) -> None:
+    """A copied page table shows as resident memory of the worker; memory that moved is faulted in as it is used."""
+    source = """
+        parts = [bytes([n % 251]) * 100_000 for n in range(1000)] + [bytes([n]) * 3_000_000 for n in range(1, 30)]
+        table = {number: str(number) for number in range(200_000)}
+        def handler(event, context):
+            before = sum(part[0] + part[-1] for part in parts)
+            parts.append(b"mine")
+            table[event["number"]] = "mine"
+            with open("/proc/self/status") as file:
+                resident = next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+            return [before, len(parts), table[event["number"]], table[event["number"] + 1], resident]
+    """
+    zygote = zygote_of(harness, tmp_path, source)
+    assert zygote.state["op"] == "ready"
+    assert isinstance(zygote.state["moved_bytes"], int)
+    assert zygote.state["moved_bytes"] > 180 << 20
+    expected = 2 * (sum(n % 251 for n in range(1000)) + sum(range(1, 30)))
+    for number in range(3):
+        worker = zygote.start_worker(document(tmp_path, "index.handler"))
+        answer = worker.invoke(b'{"number": %d}' % number).json
+        assert isinstance(answer, list)
+        assert answer[:4] == [expected, 1030, "mine", str(number + 1)]
+        # Faults bring neighbours along, so looking at every part's ends costs some.
+        assert answer[4] < 150 * 1024
+        worker.close()
+
+
+def test_a_small_zygote_stays_as_it_is(harness: GuestHarness, tmp_path: Path) -> None:
+    assert zygote_of(harness, tmp_path, "def handler(e, c): pass").state["moved_bytes"] == 0

@@ -11,6 +11,7 @@ import sys
 import time
 
 from . import faults, function_init, log_capture, messages, reseed, snapshot_hooks, unforkable
+from ._native import remap
 from .channel import Channel
 from .environment import Document
 from .fork_hooks import ForkHooks
@@ -51,7 +52,8 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
     gc.collect()
     gc.freeze()
     init_us = (time.perf_counter_ns() - started) // 1000
-    messages.send(control, {"op": "ready", "init_us": init_us, "unforkable": obstacles})
+    moved = 0 if obstacles else _move_memory()
+    messages.send(control, {"op": "ready", "init_us": init_us, "unforkable": obstacles, "moved_bytes": moved})
     hooks = fork_hooks.needed()
     if ForkServer(control, {}, sandboxed=True, fork_hooks=hooks).serve() is None:
         sys.exit(0)
@@ -64,6 +66,16 @@ def _prepare(document: Document, import_path: ImportPath, errors: ErrorLog) -> F
     function = function_init.load(document, import_path, errors, to_be_forked=True)
     snapshot_hooks.run_before_snapshot()
     return function
+
+
+def _move_memory() -> int:
+    """The last thing before forking: what is written afterwards is copied by each fork again."""
+    try:
+        return remap()
+    except (
+        OSError
+    ):  # a host without /proc/self/smaps, a limit: forks take longer, and nothing else is different
+        return 0
 
 
 def _restored(function: Function, errors: ErrorLog) -> None:

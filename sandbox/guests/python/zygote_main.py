@@ -21,6 +21,7 @@ from . import (
     snapshot_hooks,
     worker_loop,
 )
+from ._native import watch_memory
 from .allocator import fill_the_holes
 from .channel import Channel
 from .environment import Document
@@ -54,6 +55,7 @@ def main() -> None:
     gc.collect()
     fill_the_holes()
     gc.freeze()
+    watch_memory()
     role = ForkServer(control, seccomp, sandboxed=False, fork_hooks=False).serve()
     if role is None:
         sys.exit(0)
