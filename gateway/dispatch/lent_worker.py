@@ -119,6 +119,7 @@ class Worker:
         self.deadline_ns = 0
         self.started_logged = False
         self._outgoing: list[memoryview] = []
+        pool.idle.know(self)
         dispatcher.loop.add_reader(self.fd, self.on_readable)
 
     @property

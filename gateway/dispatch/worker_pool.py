@@ -69,10 +69,13 @@ class Idle:
             worker, at = self._workers[at.handle], at.colder
             yield worker
 
+    def know(self, worker: Worker) -> None:
+        """A worker of this pool, until `forget`: the fast path may put it into the list, too."""
+        self._workers[worker.id] = worker
+
     def rest(self, worker: Worker, warm: bool = True) -> None:
         """It runs nothing.  One that has not served yet goes to the cold end: the others are warmer."""
         worker.c.plain = worker.is_plain()
-        self._workers[worker.id] = worker
         lib.fl_pool_rest(self._c, worker.c, warm)
 
     def take(self) -> Worker:
