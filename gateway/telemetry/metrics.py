@@ -18,6 +18,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _HELP = {
     "forklight_invocations_total": "Invocations by how they ended",
+    "forklight_fast_invocations_total": "Invocations that took the fast path: without a line of Python in the door",
     "forklight_cold_starts_total": "Invocations that a new worker served",
     "forklight_timeouts_total": "Invocations that ran into the function's timeout",
     "forklight_billed_milliseconds_total": "Billed duration",
