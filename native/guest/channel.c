@@ -60,9 +60,9 @@ static int retry(void)
     return -1;
 }
 
-/* A task that sleeps in read() is also woken when the host takes the answer out of the socket (the kernel wakes
- * whoever waits for room to write, and they share one list): a switch for nothing in every invocation. One that sleeps
- * in poll() has said what it waits for. */
+/* A task that sleeps in read() is also woken when the host takes the answer out of the socket (the
+ * kernel wakes whoever waits for room to write, and they share one list): a switch for nothing in
+ * every invocation. One that sleeps in poll() has said what it waits for. */
 static ssize_t wait_and_read(int fd, char *target, size_t room)
 {
     struct pollfd waiting = {.fd = fd, .events = POLLIN};
