@@ -13,22 +13,22 @@ SOURCES = Path(__file__).resolve().parent / "c"
 CACHE = SOURCES.parent.parent / ".cache" / "bench"
 
 
+# Program -> what is compiled into it besides <program>.c.
+SHARED = {"loadgen": ("http_client.c",), "openloop": ("http_client.c",)}
+
+
 def build(name: str) -> Path:
-    """The program made from benchmarks/c/<name>.c; compiled when the source is newer."""
-    source, program = SOURCES / f"{name}.c", CACHE / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+    """The program made from benchmarks/c/<name>.c; compiled when one of its sources is newer."""
+    sources = [SOURCES / source for source in (f"{name}.c", *SHARED.get(name, ()))]
+    program = CACHE / name
+    newest = max(path.stat().st_mtime for path in [*sources, *SOURCES.glob("*.h")])
+    if not program.exists() or program.stat().st_mtime < newest:
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = [
-            os.environ.get("CC", "cc"),
-            "-O2",
-            "-std=c11",
-            "-Wall",
-            "-Wextra",
-            "-o",
-            str(program),
-            str(source),
-        ]
-        subprocess.run(command, check=True)
+        compiler = [os.environ.get("CC", "cc"), "-O2", "-std=c11", "-Wall", "-Wextra"]
+        # Made beside it and moved, so that nobody ever starts half a program.
+        unfinished = program.with_suffix(f".{os.getpid()}")
+        subprocess.run([*compiler, "-o", str(unfinished), *map(str, sources)], check=True)
+        unfinished.replace(program)
     return program
 
 

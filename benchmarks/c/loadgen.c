@@ -11,35 +11,19 @@
  * the moment a free connection could send it (no coordinated omission). -e: a successful answer's
  * body must contain this text. Prints one line of JSON; times in microseconds. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
+#include "http_client.h"
+
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define BUFFER_SIZE     (1 << 16)
 #define MAX_CONNECTIONS 4096
 #define MAX_BACKLOG     (1 << 20)
-
-struct connection {
-    int fd;
-    int busy;
-    size_t length;        /* bytes of the answer in buffer */
-    size_t head_length;   /* 0 until the head is complete */
-    long long body_bytes; /* Content-Length; -1 = chunked */
-    uint64_t due_ns;
-    char buffer[BUFFER_SIZE];
-};
 
 struct samples {
     uint32_t *us10; /* tenths of a microsecond */
@@ -52,40 +36,13 @@ static struct {
     const char *expect;
     char *request;
     size_t request_length;
-} options = {.connections = 1, .seconds = 2.0, .warmup = 0.3};
+} options = {.connections = 1, .seconds = 2.0, .warmup = 0.3, .expect = ""};
 
 static struct connection *all;
 static struct samples samples;
-static uint64_t errors, measuring_from, first_error_shown;
+static uint64_t errors, measuring_from;
 static uint64_t backlog[MAX_BACKLOG]; /* due times nobody could send yet (ring) */
 static size_t backlog_head, backlog_count;
-
-static void die(const char *what)
-{
-    fprintf(stderr, "loadgen: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
-static void connect_to_server(struct connection *c)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)options.port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int one = 1;
-
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof address) < 0)
-        die("connect");
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    c->length = c->head_length = 0;
-}
 
 static void record(uint64_t nanoseconds)
 {
@@ -100,73 +57,11 @@ static void record(uint64_t nanoseconds)
 
 static void send_request(struct connection *c, uint64_t due)
 {
-    size_t sent = 0;
-
-    c->busy = 1;
     c->due_ns = due;
-    c->length = c->head_length = 0;
-    while (sent < options.request_length) {
-        ssize_t n =
-            send(c->fd, options.request + sent, options.request_length - sent, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            c->busy = 0;
-            errors++;
-            close(c->fd);
-            connect_to_server(c);
-            return;
-        }
-        sent += (size_t)n;
+    if (client_send(c, options.request, options.request_length) < 0) {
+        errors++;
+        client_connect(c, options.port);
     }
-}
-
-/* The value of a header in the head, or NULL; names are compared without case. */
-static const char *header(const struct connection *c, const char *name)
-{
-    size_t length = strlen(name);
-    const char *line = memchr(c->buffer, '\n', c->head_length);
-
-    while (line && line + 1 + length < c->buffer + c->head_length) {
-        line++;
-        if (!strncasecmp(line, name, length) && line[length] == ':') {
-            line += length + 1;
-            while (*line == ' ')
-                line++;
-            return line;
-        }
-        line = memchr(line, '\n', c->head_length - (size_t)(line - c->buffer));
-    }
-    return NULL;
-}
-
-/* 1 when the answer in the buffer is complete. A chunked answer ends with an empty chunk. */
-static int complete(struct connection *c)
-{
-    if (!c->head_length) {
-        char *end = memmem(c->buffer, c->length, "\r\n\r\n", 4);
-        const char *value;
-        if (!end)
-            return 0;
-        c->head_length = (size_t)(end + 4 - c->buffer);
-        value = header(c, "content-length");
-        c->body_bytes = value ? atoll(value) : -1;
-        if (!value && !header(c, "transfer-encoding"))
-            c->body_bytes = 0;
-    }
-    if (c->body_bytes >= 0)
-        return c->length >= c->head_length + (size_t)c->body_bytes;
-    return c->length >= c->head_length + 5 && !memcmp(c->buffer + c->length - 5, "0\r\n\r\n", 5);
-}
-
-static int succeeded(const struct connection *c)
-{
-    const char *body = c->buffer + c->head_length;
-
-    if (strncmp(c->buffer, "HTTP/1.1 2", 10) != 0)
-        return 0;
-    return !options.expect ||
-           memmem(body, c->length - c->head_length, options.expect, strlen(options.expect)) != NULL;
 }
 
 static void finish(struct connection *c)
@@ -174,39 +69,23 @@ static void finish(struct connection *c)
     uint64_t now = now_ns();
 
     c->busy = 0;
-    if (!succeeded(c)) {
+    if (!client_succeeded(c, options.expect, strlen(options.expect))) {
         errors++;
-        if (!first_error_shown++)
-            fprintf(stderr, "loadgen: first error: %.*s\n",
-                    (int)(c->length < 600 ? c->length : 600), c->buffer);
+        client_show_error(c);
     } else if (c->due_ns >= measuring_from) {
         record(now - c->due_ns);
     }
 }
 
-/* Reads what is there; 1 when the answer is complete. An answer larger than the buffer keeps only
- * its head. */
 static int receive(struct connection *c)
 {
-    ssize_t n;
+    int done = client_receive(c);
 
-    if (c->length == BUFFER_SIZE && c->body_bytes > 0) {
-        size_t surplus = c->length - c->head_length;
-        c->body_bytes -= (long long)surplus;
-        c->length = c->head_length;
-    }
-    n = recv(c->fd, c->buffer + c->length, BUFFER_SIZE - c->length, 0);
-    if (n < 0 && errno == EINTR)
-        return 0;
-    if (n <= 0) {
+    if (done < 0) {
         errors++;
-        c->busy = 0;
-        close(c->fd);
-        connect_to_server(c);
-        return -1;
+        client_connect(c, options.port);
     }
-    c->length += (size_t)n;
-    return complete(c);
+    return done;
 }
 
 /* One connection, closed loop: blocking reads, the least a client can cost. */
@@ -262,16 +141,6 @@ static void send_due(uint64_t *next_due, uint64_t gap, uint64_t until)
     for (i = 0; i < options.connections && backlog_count; i++)
         if (!all[i].busy)
             send_request(&all[i], pop_due());
-}
-
-/* epoll_pwait2 sleeps to the nanosecond; epoll_wait's milliseconds would make an open loop late. */
-static int sleep_until(int poll_fd, struct epoll_event *events, int room, uint64_t wake)
-{
-    uint64_t now = now_ns(), wait = wake > now ? wake - now : 0;
-    struct timespec t = {.tv_sec = (time_t)(wait / 1000000000ull),
-                         .tv_nsec = (long)(wait % 1000000000ull)};
-
-    return epoll_pwait2(poll_fd, events, room, &t, NULL);
 }
 
 static void run_many(uint64_t until)
@@ -402,7 +271,7 @@ int main(int argc, char **argv)
     if (!all)
         die("calloc");
     for (i = 0; i < options.connections; i++)
-        connect_to_server(&all[i]);
+        client_connect(&all[i], options.port);
     /* The default slack of 50 us would be part of every open-loop latency. */
     prctl(PR_SET_TIMERSLACK, 1ul);
     start = now_ns();
