@@ -13,7 +13,7 @@ from gateway.dispatch.worker_pool import WorkerPool
 from gateway.model.invocation import FunctionView
 from gateway.web.lambda_invoke import InvokeRoute
 from gateway.web.request import Request
-from gateway.web.sigv4 import Verifier
+from gateway.web.sigv4 import Verifier, claimed_identity
 
 
 class Directory(Protocol):
@@ -69,7 +69,8 @@ class FastTeacher:
 
     def _teach_scope(self, prefix: bytes, region: str, verifier: Verifier | None) -> None:
         if verifier is None:
-            self._fast.add_scope(prefix, None, b"", b"00000000", b"", region.encode())
+            if claimed_identity(prefix) is not None:  # else what follows it may name another region
+                self._fast.add_scope(prefix, None, b"", b"00000000", b"", region.encode())
             return
         scope = verifier.scope_of(prefix)
         if scope is not None:

@@ -26,6 +26,7 @@ SKEW_S = 300
 MAX_EXPIRES_S = 604800
 _REMEMBERED = 4096  # entries of each memory; a client cannot make it grow beyond
 _DATE = re.compile(rb"\d{8}T\d{6}Z")
+_CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/\d{8}/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _sha256 = hashlib.sha256
 _digest = hmac.digest
@@ -71,6 +72,14 @@ class Scope:
         outer = self.outer.copy()
         outer.update(inner.digest())
         return outer.hexdigest().encode()
+
+
+def claimed_identity(authorization: bytes) -> Identity | None:
+    """Whom a header names; of its beginning: whom every header names that begins so, or None if that is open."""
+    match = _CREDENTIAL.search(authorization)
+    if match is None:
+        return None
+    return Identity(match[1].decode("latin-1"), match[2].decode(), match[3].decode())
 
 
 def parse_target(raw: bytes) -> Target:
@@ -169,13 +178,7 @@ class Verifier:
 
     def identity(self, headers: dict[bytes, bytes]) -> Identity | None:
         """Whom a request names, unproved: for hosts that verify nothing and need only the region."""
-        authorization = headers.get(b"authorization", b"")
-        match = re.search(
-            rb"Credential=([^/,\s]+)/\d{8}/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request", authorization
-        )
-        if match is None:
-            return None
-        return Identity(match[1].decode("latin-1"), match[2].decode(), match[3].decode())
+        return claimed_identity(headers.get(b"authorization", b""))
 
     # ---- parts ---------------------------------------------------------------------------------------------
 

@@ -61,6 +61,14 @@ static ssize_t line_length(const char *at, const char *end, unsigned char lowest
     return -1;
 }
 
+/* Python joins what is repeated, or refuses it. */
+static int comes_once(const struct fl_request *request, const char *name)
+{
+    int several = 0;
+    fl_find_field(request, name, strlen(name), &several);
+    return !several;
+}
+
 /* Fields that change what a request means. 0: as if it were not there; -1: not ours. */
 static int weigh(struct fl_request *request, const struct fl_field *field, ssize_t *length)
 {
@@ -95,10 +103,15 @@ static int weigh(struct fl_request *request, const struct fl_field *field, ssize
     case 'u':
         return is(name, "upgrade") ? -1 : 0;
     case 'x':
+        if (is(name, "x-amz-date"))
+            return comes_once(request, "x-amz-date") ? 0 : -1;
         if (is(name, "x-amz-invocation-type"))
-            return is_exactly(value, "RequestResponse") ? 0 : -1;
+            return is_exactly(value, "RequestResponse") &&
+                           comes_once(request, "x-amz-invocation-type")
+                       ? 0
+                       : -1;
         if (is(name, "x-amz-log-type"))
-            return is_exactly(value, "None") ? 0 : -1;
+            return is_exactly(value, "None") && comes_once(request, "x-amz-log-type") ? 0 : -1;
         return is(name, "x-amz-client-context") || is(name, "x-amz-tenant-id") ||
                        is(name, "x-amzn-trace-id") || is(name, "x-forklight-receipt")
                    ? -1
@@ -121,8 +134,8 @@ static enum finding read_field(struct fl_request *request, const char *at, size_
     const char *value = at + name + 1, *end = at + size;
     while (value < end && *value == ' ')
         value++;
-    while (end > value && end[-1] == ' ')
-        end--;
+    if (end > value && end[-1] == ' ')
+        return IRREGULAR; /* Python's parser leaves it there */
     struct fl_field *field = &request->fields[request->count++];
     *field = (struct fl_field){{at, name}, {value, (size_t)(end - value)}};
     return weigh(request, field, length) == 0 ? WHOLE : IRREGULAR;
