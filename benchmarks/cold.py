@@ -1,5 +1,6 @@
 """Cold starts: from a parked spare beside a warm call, by a synchronous fork beside a bare clone of the same zygote.
 
+The bare clone comes from the same zygote program, so a large one has moved its memory just the same (decision 6).
 Every figure is compared at one arrival pattern: code that has been idle for 50 ms runs several times slower, so a call
 after a pause is never put beside one in a loop.
 """
@@ -24,9 +25,10 @@ from benchmarks.report import Figure, Options, main, median, percentile
 from tests.support.guest_harness import FunctionZygote, GuestHarness
 from tests.support.server import Server
 
-SPARE_BAR, FORK_BAR = 1.25, 1.5
+SPARE_BAR, FORK_BAR, LARGE_FORK_BAR, SIZE_BAR = 1.25, 1.5, 1.3, 1.5
 RATE_PER_S = 20.0
 FORKS = 24
+LARGE_FORKS = 12
 PAUSE_S = 0.1
 # Writing a pid to cgroup.procs after a pause waits for a grace period of the kernel: 6.7-9.8 ms where it was measured.
 STALL_US = 7000.0
@@ -52,6 +54,12 @@ total = numpy.arange(1000).sum()
 def handler(event, context):
     return {"greeting": f"hello {event['name']}", "total": int(total)}
 """
+# What a function may hold beside its libraries: small objects, middling strings, one large block. No zeros, which take no memory.
+HUGE_SOURCE = """
+strings = [str(number) * 20_000 for number in range(1000, 3200)]
+table = {number: (str(number), number) for number in range(500_000)}
+block = b"x" * 100_000_000
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class Case:
     name: str
     folder: Path
     snapshot: str
+    bar: float = FORK_BAR
 
 
 def heavy_package(folder: Path) -> Path:
@@ -136,16 +145,21 @@ def bare_zygote(case: Case) -> Iterator[tuple[GuestHarness | FunctionZygote, dic
             yield zygote, init
 
 
-def forks(server: Server, case: Case, count: int) -> tuple[list[float], list[float]]:
-    """(first answers of fresh functions over HTTP, first answers of bare clones), taken in turns after a pause each."""
-    package = ours.zip_of(case.folder)
+def forks(server: Server, cases: list[Case], count: int) -> list[tuple[list[float], list[float]]]:
+    """For each case (first answers of fresh functions over HTTP, first answers of bare clones); all take turns, after a
+    pause each."""
+    packages = [ours.zip_of(case.folder) for case in cases]
+    took: list[tuple[list[float], list[float]]] = [([], []) for _ in cases]
     port, signer = ours.port_of(server.http), ours.signer(server)
-    mine, bare = [], []
     client = server.client()
-    with bare_zygote(case) as (zygote, init), Connection(port) as connection:
-        for number in range(count):
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(Connection(port))
+        bare_zygotes = [stack.enter_context(bare_zygote(case)) for case in cases]
+        for number in range(count * len(cases)):
+            index = number % len(cases)
+            mine, bare = took[index]
             name = f"cold{number}"
-            ours.deploy(server, name, package, snapshot=case.snapshot)
+            ours.deploy(server, name, packages[index], snapshot=cases[index].snapshot)
             request = signer.invoke(name, ours.BODY)
             time.sleep(PAUSE_S)
             started = time.perf_counter_ns()
@@ -155,37 +169,60 @@ def forks(server: Server, case: Case, count: int) -> tuple[list[float], list[flo
                 raise RuntimeError(f"{name}: {status} {body[:300]!r}")
             client.delete_function(FunctionName=name)
             time.sleep(PAUSE_S)
+            zygote, init = bare_zygotes[index]
             bare.append(first_answer(zygote, init))
     client.close()
-    return mine, bare
+    return took
+
+
+def fork_figures(case: Case, mine: list[float], bare: list[float]) -> list[Figure]:
+    limit = "bare clone + first answer"
+    return [
+        Figure(
+            f"cold by a synchronous fork, p50, {case.name}", median(mine), "us", limit, median(bare), case.bar
+        ),
+        Figure(
+            f"the same, p90, {case.name}", percentile(mine, 90), "us", limit, percentile(bare, 90)
+        ),
+        Figure(
+            f"the same, what the sandbox adds, {case.name}", median(mine) - median(bare), "us",
+            "stall of cgroup.procs", STALL_US, 0.5,
+        ),
+    ]  # fmt: skip
 
 
 def run(options: Options) -> list[Figure]:
-    figures = []
     with tempfile.TemporaryDirectory() as folder, ours.serving() as server:
         os.chmod(folder, 0o755)
-        figures += spare_and_warm(server, options)
-        cases = [
+        figures = spare_and_warm(server, options)
+        small = [
             Case("runtime zygote of 20 MB", ours.HELLO, "off"),
             Case("function zygote of 20 MB", ours.HELLO, "on"),
-            Case("function zygote of 95 MB (boto3, NumPy)", heavy_package(Path(folder)), "on"),
         ]
-        for case in cases[: 2 if options.quick else None]:
-            mine, bare = forks(server, case, FORKS // (3 if options.quick else 1))
-            figures += [
-                Figure(
-                    f"cold by a synchronous fork, p50, {case.name}", median(mine), "us",
-                    "bare clone + first answer", median(bare), FORK_BAR,
-                ),
-                Figure(
-                    f"the same, p90, {case.name}", percentile(mine, 90), "us",
-                    "bare clone + first answer", percentile(bare, 90),
-                ),
-                Figure(
-                    f"the same, what the sandbox adds, {case.name}", median(mine) - median(bare), "us",
-                    "stall of cgroup.procs", STALL_US, 0.5,
-                ),
-            ]  # fmt: skip
+        count = FORKS // (3 if options.quick else 1)
+        for case, (mine, bare) in zip(small, forks(server, small, count), strict=True):
+            figures += fork_figures(case, mine, bare)
+        if options.quick:
+            return figures
+        heavy, huge = Path(folder) / "heavy", Path(folder) / "huge"
+        heavy.mkdir()
+        heavy_package(heavy)
+        shutil.copytree(heavy, huge)
+        (huge / "index.py").write_text(HEAVY_SOURCE + HUGE_SOURCE)
+        large = [
+            Case("function zygote of 95 MB (boto3, NumPy)", heavy, "on", LARGE_FORK_BAR),
+            Case("function zygote of 500 MB", huge, "on"),
+        ]
+        timings = forks(server, large, LARGE_FORKS)
+        for case, (mine, bare) in zip(large, timings, strict=True):
+            figures += fork_figures(case, mine, bare)
+        (of_95, _), (of_500, _) = timings
+        figures.append(
+            Figure(
+                "cold by a synchronous fork, p50, zygote of 500 MB", median(of_500), "us",
+                "zygote of 95 MB", median(of_95), SIZE_BAR,
+            )
+        )  # fmt: skip
     return figures
 
 
