@@ -25,7 +25,7 @@ static nghttp2_nv status_field(int status)
 static size_t split(const char *fields, size_t size, nghttp2_nv *out, size_t room)
 {
     size_t count = 0;
-    const char *end = fields + size;
+    const char *end = size > 0 ? fields + size : fields;
     while (fields < end && count < room) {
         const char *value = memchr(fields, '\0', (size_t)(end - fields));
         const char *stop = value ? memchr(value + 1, '\0', (size_t)(end - value - 1)) : NULL;
@@ -125,7 +125,8 @@ static int append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl
     memcpy(message->bytes, prefix, PREFIX);
     unsigned char *at = message->bytes + PREFIX;
     for (size_t i = 0; i < count; at += parts[i++].size)
-        memcpy(at, parts[i].at, parts[i].size);
+        if (parts[i].size > 0)
+            memcpy(at, parts[i].at, parts[i].size);
     message->next = NULL;
     if (stream->out.last != NULL)
         stream->out.last->next = message;

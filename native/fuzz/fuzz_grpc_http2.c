@@ -1,0 +1,112 @@
+/* A connection from arbitrary bytes. Before each piece, one byte says how long it is and what is
+ * done with its calls. */
+#include "http2.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const struct fl_h2_limits limits = {
+    .streams = 8,
+    .head = 2048,
+    .message = 100000,
+    .window = 65535,
+    .arriving = 150000,
+    .waiting = 300000,
+    .total = 1000000,
+    .resets = 20,
+    .resets_a_s = 1,
+    .chatter = 20,
+    .chatter_a_s = 1,
+    .ping_strikes = 3,
+    .ping_every = 1,
+    .keepalive = 1,
+    .keepalive_timeout = 1000000000,
+    .hello = 1000000000,
+    .message_idle = 1,
+    .blocked = 1000000000,
+    .stalled = 1000000000,
+};
+
+/* Answers a call in one of several ways. */
+static void act(struct fl_h2 *h2, const struct fl_h2_event *event, unsigned how)
+{
+    static char message[70000];
+    int32_t stream = event->stream;
+    if (event->news & FL_H2_BEGAN) {
+        /* All of it must be there to be read. */
+        unsigned sum = 0;
+        for (size_t i = 0; i < event->head_size; i++)
+            sum += (unsigned char)event->head[i];
+        for (size_t i = 0; i < event->path_size; i++)
+            sum += (unsigned char)event->path[i];
+        for (size_t i = 0; i < event->authorization_size; i++)
+            sum += (unsigned char)event->authorization[i];
+        message[0] = (char)sum;
+        if (how & 1)
+            fl_h2_accept(h2, stream);
+    }
+    if (event->news & FL_H2_MESSAGE) {
+        size_t length = event->message_size < sizeof message ? event->message_size : sizeof message;
+        memcpy(message, event->message, length);
+        if (how & 2)
+            fl_h2_want(h2, stream);
+        if (how & 4)
+            fl_h2_write(h2, stream, message, length, 1000);
+    }
+    if (event->news & FL_H2_ENDED) {
+        if (how & 8)
+            fl_h2_answer(h2, stream, message, how & 16 ? sizeof message : 5);
+        else if (how & 16)
+            fl_h2_finish(h2, stream, 3, "grpc-message\0no\0x\0y", 20);
+    }
+    if ((how & 0x60) == 0x60)
+        fl_h2_finish(h2, stream, 99, NULL, 0);
+}
+
+static int turn(struct fl_h2 *h2, struct fl_h2_server *server, unsigned how)
+{
+    int needs = FL_H2_NEWS;
+    while (needs & (FL_H2_NEWS | FL_H2_REST)) {
+        while (fl_h2_next(h2))
+            act(h2, &server->event, how);
+        needs = fl_h2_flush(h2);
+        size_t rest;
+        fl_h2_rest(h2, &rest);
+    }
+    return needs & FL_H2_CLOSE;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
+    struct fl_h2_server *server = fl_h2_server_new(&limits);
+    struct fl_h2 *h2 = fl_h2_new(server, 1, -1);
+    uint64_t handle;
+    uint32_t need;
+    int over = fl_h2_received(h2, hello, sizeof hello - 1) < 0;
+    while (size > 2 && !over) {
+        size_t piece = (size_t)data[0] << 5;
+        unsigned how = data[1];
+        data += 2, size -= 2;
+        if (piece == 0 || piece > size)
+            piece = size;
+        /* Its own memory, so that a byte too far is found out. */
+        char *copy = malloc(piece);
+        memcpy(copy, data, piece);
+        over = fl_h2_received(h2, copy, piece) < 0 || turn(h2, server, how);
+        free(copy);
+        data += piece, size -= piece;
+        if (how == 0xFF)
+            fl_h2_tick(server, &handle, &need, 1);
+        if (how == 0xFE)
+            fl_h2_shutdown(h2, size & 1);
+    }
+    fl_h2_free(h2);
+    if (server->bytes != 0 || server->connections != 0)
+        __builtin_trap();
+    fl_h2_server_free(server);
+    return 0;
+}

@@ -1,0 +1,403 @@
+/* HTTP/2 and gRPC of a door, against nghttp2's own client in memory. */
+#include "http2.h"
+
+#include "harness.h"
+
+#include <nghttp2/nghttp2.h>
+
+enum { WINDOW = 65535, LARGEST = 3000000 };
+
+static const struct fl_h2_limits limits = {
+    .streams = 16,
+    .head = 4096,
+    .message = LARGEST,
+    .window = WINDOW,
+    .arriving = 4000000,
+    .waiting = 100000000,
+    .total = 100000000,
+    .resets = 1000,
+    .resets_a_s = 33,
+    .chatter = 1000,
+    .chatter_a_s = 100,
+    .ping_strikes = 3,
+    .ping_every = 1000000000,
+    .keepalive = 60000000000,
+    .keepalive_timeout = 20000000000,
+    .hello = 10000000000,
+    .message_idle = 30000000000,
+    .blocked = 20000000000,
+    .stalled = 300000000000,
+};
+
+/* The server's side, the client's, and what the client has seen of its last call. */
+static struct fl_h2_server *server;
+static struct fl_h2 *h2;
+static nghttp2_session *client;
+static size_t piece; /* bytes of one arrival at the server */
+static struct {
+    char status[4], grpc_status[4], message[128], extra[32];
+    unsigned char *data;
+    size_t size;
+    uint32_t closed; /* error + 1 */
+} seen;
+static struct {
+    const unsigned char *at;
+    size_t size;
+    int open; /* no END_STREAM yet */
+} sending;
+/* The server's events, and what it does at once with a whole call. */
+static uint32_t news;
+static char *received;
+static size_t received_size;
+static int32_t last_stream;
+static int accepting = 1;
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_size, const uint8_t *value, size_t size, uint8_t flags, void *user)
+{
+    static const struct {
+        const char *name;
+        char *to;
+        size_t room;
+    } wanted[] = {{":status", seen.status, sizeof seen.status},
+                  {"grpc-status", seen.grpc_status, sizeof seen.grpc_status},
+                  {"grpc-message", seen.message, sizeof seen.message},
+                  {"extra", seen.extra, sizeof seen.extra}};
+    (void)session, (void)frame, (void)name_size, (void)size, (void)flags, (void)user;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (strcmp((const char *)name, wanted[i].name) == 0)
+            snprintf(wanted[i].to, wanted[i].room, "%s", (const char *)value);
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t size, void *user)
+{
+    (void)session, (void)flags, (void)id, (void)user;
+    seen.data = realloc(seen.data, seen.size + size);
+    memcpy(seen.data + seen.size, data, size);
+    seen.size += size;
+    return 0;
+}
+
+static int on_close(nghttp2_session *session, int32_t id, uint32_t error, void *user)
+{
+    (void)session, (void)id, (void)user;
+    seen.closed = error + 1;
+    return 0;
+}
+
+static nghttp2_ssize on_read(nghttp2_session *session, int32_t id, uint8_t *to, size_t room,
+                             uint32_t *flags, nghttp2_data_source *source, void *user)
+{
+    (void)session, (void)id, (void)source, (void)user;
+    size_t size = room < sending.size ? room : sending.size;
+    memcpy(to, sending.at, size);
+    sending.at += size;
+    sending.size -= size;
+    if (sending.size == 0 && sending.open && size == 0)
+        return NGHTTP2_ERR_DEFERRED;
+    if (sending.size == 0 && !sending.open)
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    return (nghttp2_ssize)size;
+}
+
+static void begin(void)
+{
+    nghttp2_session_callbacks *callbacks;
+    server = fl_h2_server_new(&limits);
+    h2 = fl_h2_new(server, 1, -1);
+    nghttp2_session_callbacks_new(&callbacks);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+    nghttp2_session_client_new(&client, callbacks, NULL);
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_submit_settings(client, 0, NULL, 0);
+    piece = 100000;
+    accepting = 1;
+    news = 0;
+}
+
+static void end(void)
+{
+    nghttp2_session_del(client);
+    fl_h2_free(h2);
+    CHECK_INT(server->bytes, 0);
+    CHECK_INT(server->connections, 0);
+    fl_h2_server_free(server);
+    free(seen.data);
+    free(received);
+    received = NULL;
+    memset(&seen, 0, sizeof seen);
+}
+
+static void hear(void)
+{
+    while (fl_h2_next(h2)) {
+        const struct fl_h2_event *event = &server->event;
+        news |= event->news;
+        last_stream = event->stream;
+        if (event->news & FL_H2_BEGAN && accepting)
+            fl_h2_accept(h2, event->stream);
+        if (event->news & FL_H2_MESSAGE) {
+            free(received);
+            received = malloc(event->message_size + 1);
+            memcpy(received, event->message, event->message_size);
+            received[event->message_size] = '\0';
+            received_size = event->message_size;
+        }
+    }
+}
+
+/* Carries bytes both ways until both are silent. */
+static void pump(void)
+{
+    for (int busy = 1; busy;) {
+        const uint8_t *data;
+        size_t size;
+        busy = 0;
+        for (nghttp2_ssize n; (n = nghttp2_session_mem_send2(client, &data)) > 0; busy = 1)
+            for (size_t i = 0; i < (size_t)n; i += piece)
+                CHECK_INT(fl_h2_received(h2, (const char *)data + i,
+                                         (size_t)n - i < piece ? (size_t)n - i : piece),
+                          0);
+        hear();
+        while (fl_h2_flush(h2) & FL_H2_REST) {
+            const char *rest = fl_h2_rest(h2, &size);
+            CHECK_INT(nghttp2_session_mem_recv2(client, (const uint8_t *)rest, size), size);
+            busy = 1;
+        }
+        hear();
+    }
+}
+
+/* A message with its prefix. */
+static const unsigned char *framed(size_t size)
+{
+    static unsigned char bytes[5 + LARGEST + 1];
+    const unsigned char prefix[5] = {0, (unsigned char)(size >> 24), (unsigned char)(size >> 16),
+                                     (unsigned char)(size >> 8), (unsigned char)size};
+    memcpy(bytes, prefix, 5);
+    for (size_t i = 0; i < size; i++)
+        bytes[5 + i] = (unsigned char)(i % 251);
+    return bytes;
+}
+
+static int32_t call_with(const char *method, const char *type, const char *name, const char *value,
+                         const unsigned char *body, size_t size)
+{
+    const char *fields[][2] = {{":method", method}, {":scheme", "http"},    {":path", "/s/m"},
+                               {":authority", "t"}, {"content-type", type}, {"te", "trailers"},
+                               {name, value}};
+    nghttp2_nv head[7];
+    for (int i = 0; i < 7; i++)
+        head[i] = (nghttp2_nv){(uint8_t *)fields[i][0], (uint8_t *)fields[i][1],
+                               strlen(fields[i][0]), strlen(fields[i][1]), 0};
+    nghttp2_data_provider2 provider = {.read_callback = on_read};
+    memset(seen.status, 0, sizeof seen.status);
+    memset(seen.grpc_status, 0, sizeof seen.grpc_status);
+    seen.size = 0;
+    seen.closed = 0;
+    sending.at = body;
+    sending.size = size;
+    int32_t id = nghttp2_submit_request2(client, NULL, head, 7, &provider, NULL);
+    pump();
+    return id;
+}
+
+static int32_t call(size_t size)
+{
+    return call_with("POST", "application/grpc", "x", "y", framed(size), 5 + size);
+}
+
+TEST(a_call_is_answered_however_its_bytes_are_cut)
+{
+    for (size_t cut = 1; cut <= 20000; cut = cut * 7 + 1) {
+        begin();
+        piece = cut;
+        int32_t id = call(300);
+        CHECK_INT(news, FL_H2_BEGAN | FL_H2_MESSAGE | FL_H2_ENDED);
+        CHECK_INT(received_size, 300);
+        CHECK(memcmp(received, framed(300) + 5, 300) == 0);
+        CHECK_INT(fl_h2_answer(h2, id, "hello", 5), 0);
+        pump();
+        CHECK_TEXT(seen.status, "200");
+        CHECK_TEXT(seen.grpc_status, "0");
+        CHECK_INT(seen.size, 10);
+        CHECK(memcmp(seen.data, "\0\0\0\0\5hello", 10) == 0);
+        CHECK_INT(seen.closed, 1);
+        end();
+    }
+}
+
+TEST(an_empty_message_is_a_message)
+{
+    begin();
+    int32_t id = call(0);
+    CHECK_INT(news, FL_H2_BEGAN | FL_H2_MESSAGE | FL_H2_ENDED);
+    CHECK_INT(received_size, 0);
+    fl_h2_answer(h2, id, NULL, 0);
+    pump();
+    CHECK_INT(seen.size, 5);
+    end();
+}
+
+TEST(what_is_not_grpc_is_refused_in_http)
+{
+    begin();
+    call_with("POST", "application/json", "x", "y", framed(1), 6);
+    CHECK_TEXT(seen.status, "415");
+    call_with("POST", "application/grpcx", "x", "y", framed(1), 6);
+    CHECK_TEXT(seen.status, "415");
+    call_with("PUT", "application/grpc", "x", "y", framed(1), 6);
+    CHECK_TEXT(seen.status, "405");
+    CHECK_INT(news, 0);
+    call_with("POST", "application/grpc+proto", "x", "y", framed(1), 6);
+    CHECK_INT(news, FL_H2_BEGAN | FL_H2_MESSAGE | FL_H2_ENDED);
+    end();
+}
+
+TEST(a_head_that_makes_no_sense_is_refused)
+{
+    static char large[4000];
+    memset(large, 'x', sizeof large - 1);
+    begin();
+    call_with("POST", "application/grpc", "grpc-timeout", "S", framed(1), 6);
+    CHECK_TEXT(seen.grpc_status, "13");
+    call_with("POST", "application/grpc", "grpc-encoding", "br", framed(1), 6);
+    CHECK_TEXT(seen.grpc_status, "12");
+    call_with("POST", "application/grpc", "x", large, framed(1), 6);
+    CHECK_TEXT(seen.grpc_status, "8");
+    CHECK_TEXT(seen.status, "200");
+    CHECK_INT(news, 0);
+    end();
+}
+
+TEST(a_large_message_comes_when_its_call_is_accepted)
+{
+    begin();
+    accepting = 0;
+    int32_t id = call(LARGEST);
+    CHECK_INT(news, FL_H2_BEGAN);
+    CHECK(server->bytes < 2 * WINDOW);
+    CHECK_INT(fl_h2_accept(h2, id), 0);
+    pump();
+    CHECK_INT(news, FL_H2_BEGAN | FL_H2_MESSAGE | FL_H2_ENDED);
+    CHECK_INT(received_size, LARGEST);
+    CHECK(memcmp(received, framed(LARGEST) + 5, LARGEST) == 0);
+    fl_h2_finish(h2, id, 0, NULL, 0);
+    pump();
+    end();
+}
+
+TEST(a_message_over_the_limit_is_refused)
+{
+    begin();
+    sending.open = 1;
+    call_with("POST", "application/grpc", "x", "y", framed(LARGEST + 1), 5);
+    sending.open = 0;
+    CHECK_TEXT(seen.grpc_status, "8");
+    CHECK_INT(news, 0); /* it came with its head: nobody has heard of the call */
+    end();
+}
+
+TEST(messages_come_one_by_one_as_they_are_wanted)
+{
+    unsigned char three[18];
+    for (int i = 0; i < 3; i++)
+        memcpy(three + 6 * i, (const unsigned char[]){0, 0, 0, 0, 1, (unsigned char)('a' + i)}, 6);
+    begin();
+    int32_t id = call_with("POST", "application/grpc", "x", "y", three, sizeof three);
+    CHECK_INT(news, FL_H2_BEGAN | FL_H2_MESSAGE);
+    CHECK_TEXT(received, "a");
+    fl_h2_want(h2, id);
+    hear();
+    CHECK_TEXT(received, "b");
+    CHECK_INT(news & FL_H2_ENDED, 0);
+    fl_h2_want(h2, id);
+    hear();
+    CHECK_TEXT(received, "c");
+    CHECK_INT(news & FL_H2_ENDED, FL_H2_ENDED);
+    end();
+}
+
+TEST(a_stream_is_written_as_the_client_takes_it)
+{
+    static char large[100000];
+    begin();
+    int32_t id = call(1);
+    CHECK_INT(fl_h2_write(h2, id, large, sizeof large, 1000), sizeof large + 5);
+    news = 0;
+    pump();
+    CHECK_INT(news, FL_H2_WRITABLE);
+    CHECK_INT(fl_h2_write(h2, id, "x", 1, 1000), 6);
+    CHECK_INT(fl_h2_finish(h2, id, 5, "grpc-message\0gone%20\0extra\0yes", 31), 0);
+    CHECK_INT(fl_h2_write(h2, id, "x", 1, 1000), -1);
+    pump();
+    CHECK_TEXT(seen.grpc_status, "5");
+    CHECK_TEXT(seen.message, "gone%20");
+    CHECK_TEXT(seen.extra, "yes");
+    CHECK_INT(seen.size, sizeof large + 5 + 6);
+    end();
+}
+
+TEST(a_reset_is_told_once_and_late_answers_are_refused)
+{
+    begin();
+    int32_t id = call(1);
+    nghttp2_submit_rst_stream(client, 0, id, NGHTTP2_CANCEL);
+    news = 0;
+    pump();
+    CHECK_INT(news, FL_H2_GONE);
+    CHECK_INT(last_stream, id);
+    CHECK_INT(fl_h2_answer(h2, id, "x", 1), -1);
+    CHECK_INT(fl_h2_write(h2, id, "x", 1, 1), -1);
+    CHECK_INT(fl_h2_finish(h2, id, 0, NULL, 0), -1);
+    CHECK_INT(fl_h2_want(h2, id), -1);
+    CHECK_INT(fl_h2_accept(h2, id), -1);
+    CHECK_INT(fl_h2_answer(h2, 77, "x", 1), -1);
+    end();
+}
+
+TEST(a_connection_may_end_in_the_middle_of_everything)
+{
+    static char large[1000000];
+    begin();
+    int32_t first = call(1), second = call(1);
+    fl_h2_write(h2, first, large, sizeof large, 1000);
+    fl_h2_answer(h2, second, large, sizeof large);
+    fl_h2_flush(h2);
+    sending.open = 1;
+    call_with("POST", "application/grpc", "x", "y", framed(LARGEST), 50000);
+    sending.open = 0;
+    CHECK(server->bytes > 1000000);
+    end();
+}
+
+TEST(timeouts_are_read)
+{
+    static const struct {
+        const char *text;
+        int64_t ns;
+    } cases[] = {{"1H", 3600000000000},
+                 {"2M", 120000000000},
+                 {"10S", 10000000000},
+                 {"5m", 5000000},
+                 {"7u", 7000},
+                 {"99999999n", 99999999},
+                 {"0S", 0},
+                 {"S", -1},
+                 {"", -1},
+                 {"1", -1},
+                 {"1x", -1},
+                 {"-1S", -1},
+                 {"123456789S", -1},
+                 {"1.5S", -1},
+                 {" 1S", -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        CHECK_INT(fl_grpc_timeout(cases[i].text, strlen(cases[i].text)), cases[i].ns);
+    CHECK(fl_grpc_timeout("99999999H", 9) > 1000000000000000000);
+}
+
+RUN_TESTS()
