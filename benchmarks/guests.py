@@ -21,12 +21,18 @@ def init_document(folder: Path, handler: str) -> dict[str, object]:
     return document(folder, handler, runtime=RUNTIME, memory_limit_in_mb=MEMORY_MB)
 
 
+def pid_of(pidfd: int) -> int:
+    """The process that a pidfd means, as this pid namespace numbers it."""
+    lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+
+
 @contextlib.contextmanager
-def warm_workers(folder: Path, handler: str, count: int) -> Iterator[list[int]]:
-    """Workers that are READY; the host ends of their channels."""
+def warm_workers(folder: Path, handler: str, count: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Workers that are READY; (the host ends of their channels, their pids)."""
     with GuestHarness.start(RUNTIME) as harness:
         workers = [harness.start_worker(init_document(folder, handler)) for _ in range(count)]
-        yield [worker.channel.fileno() for worker in workers]
+        yield [worker.channel.fileno() for worker in workers], [pid_of(worker.pidfd) for worker in workers]
 
 
 def first_answer(zygote: GuestHarness | FunctionZygote, init: dict[str, object]) -> float:

@@ -8,9 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running peer and its one process."""
+
+    port: int
+    pid: int
 
 
 def free_port() -> int:
@@ -40,8 +49,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def uvicorn() -> Iterator[int]:
-    """One uvicorn worker (uvloop, httptools, no access log) with the handler of benchmarks.inline_app; its port."""
+def uvicorn() -> Iterator[Peer]:
+    """One uvicorn worker (uvloop, httptools, no access log) with the handler of benchmarks.inline_app."""
     port = free_port()
     command = [
         sys.executable, "-m", "uvicorn", "benchmarks.inline_app:app", "--host", "127.0.0.1", "--port", str(port),
@@ -50,14 +59,14 @@ def uvicorn() -> Iterator[int]:
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         wait_for_port(port, process)
-        yield port
+        yield Peer(port, process.pid)
     finally:
         stop(process)
 
 
 @contextlib.contextmanager
-def c_front(worker_fds: list[int]) -> Iterator[int]:
-    """benchmarks/c/epoll_front.c in front of workers whose channels (host ends, READY read) are given; its port."""
+def c_front(worker_fds: list[int]) -> Iterator[Peer]:
+    """benchmarks/c/epoll_front.c in front of workers whose channels (host ends, READY read) are given."""
     from benchmarks.load import build
 
     command = [str(build("epoll_front")), *map(str, worker_fds)]
@@ -67,7 +76,7 @@ def c_front(worker_fds: list[int]) -> Iterator[int]:
         line = process.stdout.readline().split()
         if line[:1] != [b"ready"]:
             raise RuntimeError("the C front did not start")
-        yield int(line[1])
+        yield Peer(int(line[1]), process.pid)
     finally:
         stop(process)
         if process.stdout is not None:

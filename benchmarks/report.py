@@ -1,16 +1,21 @@
 """One way to show a figure: beside the limit it was measured against in the same run, with the ratio and the bar.
 
-A benchmark module has `run(options) -> list[Figure]` and ends with `main(run)`. Times are in microseconds.
+A benchmark module has `run(options) -> list[Figure]` and ends with `main(run, __doc__)`. Times are in microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import shlex
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -44,13 +49,39 @@ class Figure:
 
 @dataclass(slots=True)
 class Options:
-    """What every benchmark can be told. `seconds` scales how long each part measures."""
+    """What every benchmark can be told. `seconds` scales how long each part measures.
+
+    A benchmark may leave whole samples in `curves` (name -> values in microseconds) for the plot.
+    """
 
     seconds: float = 1.5
     rounds: int = 5
     quick: bool = False
-    json: bool = False
-    extra: dict[str, Any] | None = None
+    json: str | None = None
+    plot: str | None = None
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
+def context() -> dict[str, str]:
+    """Where and when the figures of this run were taken, and how to take them again."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith(("model name", "Model"))
+    ]
+    arguments = [argument for argument in sys.orig_argv[1:] if argument]
+    return {
+        "machine": f"{os.cpu_count()} x {models[0] if models else platform.machine()}, "
+        f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB, "
+        f"Linux {platform.release()}, Python {platform.python_version()}",
+        "date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        "command": shlex.join(["python", *arguments]),
+    }
+
+
+def heading() -> str:
+    """The context as one line."""
+    return " | ".join(context().values())
 
 
 def number(value: float | None) -> str:
@@ -116,18 +147,41 @@ def parser(description: str | None, seconds: float = 1.5, rounds: int = 5) -> ar
     arguments.add_argument("--seconds", type=float, default=seconds, help="length of each measured part")
     arguments.add_argument("--rounds", type=int, default=rounds, help="rounds; peers take turns in each")
     arguments.add_argument("--quick", action="store_true", help="leave out what takes long")
-    arguments.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments.add_argument("--json", metavar="FILE", help="write the figures as JSON too; - is the output")
+    arguments.add_argument("--plot", metavar="FILE.png", help="draw them; needs matplotlib (extra `bench`)")
     return arguments
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """What `parser` understood. Fails before anything is measured when no plot could be drawn."""
+    if arguments.plot:
+        from benchmarks import plot
+
+        plot.require()
+    return Options(arguments.seconds, arguments.rounds, arguments.quick, arguments.json, arguments.plot)
+
+
+def write_json(path: str, content: dict[str, Any]) -> None:
+    """`content` with the context of this run; "-" is the standard output."""
+    text = json.dumps({**context(), **content}, indent=1) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+    else:
+        Path(path).write_text(text)
 
 
 def main(run: Callable[[Options], list[Figure]], description: str | None, seconds: float = 1.5) -> None:
     """Command line of one benchmark. Exit status 1 when a bar is missed."""
-    arguments = parser(description, seconds).parse_args()
-    options = Options(arguments.seconds, arguments.rounds, arguments.quick, arguments.json)
+    options = options_of(parser(description, seconds).parse_args())
     figures = run(options)
+    title = (description or "").strip().split("\n")[0]
+    if options.json != "-":
+        print(heading())
+        print(show(figures, title))
     if options.json:
-        json.dump([figure.as_dict() for figure in figures], sys.stdout, indent=1)
-        print()
-    else:
-        print(show(figures, (description or "").strip().split("\n")[0]))
+        write_json(options.json, {"figures": [figure.as_dict() for figure in figures]})
+    if options.plot:
+        from benchmarks import plot
+
+        plot.save(Path(options.plot), {title: figures}, options.curves)
     raise SystemExit(any(figure.ok is False for figure in figures))
