@@ -84,6 +84,9 @@ class V1Leaf:
     def memory_peak_kib(self) -> int:
         return read_number(self._directories["memory"], "memory.max_usage_in_bytes") // 1024
 
+    def memory_bytes(self) -> int:
+        return read_number(self._directories["memory"], "memory.usage_in_bytes")
+
     def cpu_ns(self) -> int:
         return read_number(self._directories["cpuacct"], "cpuacct.usage")
 

@@ -68,6 +68,9 @@ class V2Leaf:
         peak = read_number(self._path, "memory.peak")  # Linux 5.19
         return (peak or read_number(self._path, "memory.current")) // 1024
 
+    def memory_bytes(self) -> int:
+        return read_number(self._path, "memory.current")
+
     def cpu_ns(self) -> int:
         return read_field(self._path, "cpu.stat", "usage_usec") * 1000
 

@@ -43,6 +43,9 @@ class Leaf(Protocol):
 
     def memory_peak_kib(self) -> int: ...
 
+    def memory_bytes(self) -> int:
+        """What is charged to it now."""
+
     def cpu_ns(self) -> int: ...
 
     def kill(self) -> None:
@@ -80,6 +83,9 @@ class NullLeaf:
         return 0
 
     def memory_peak_kib(self) -> int:
+        return 0
+
+    def memory_bytes(self) -> int:
         return 0
 
     def cpu_ns(self) -> int:

@@ -45,7 +45,7 @@ class SupervisorEvents(Protocol):
 
     def died(self, worker_id: int, outcome: dict[str, object]) -> None: ...
 
-    def recall(self, key: str, count: int) -> None: ...
+    def recall(self, key: str, count: int, busy: bool) -> None: ...
 
     def drain(self) -> None: ...
 
@@ -67,11 +67,18 @@ class SupervisorClient:
     def lost(self) -> bool:
         return self._link.closed
 
-    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int:
+    def lend(
+        self,
+        key: str,
+        tenant: str | None,
+        on_lent: Callable[[LentWorker | Denied], None],
+        patience_s: float = 0.0,
+    ) -> int:
+        """`patience_s`: how long to wait where the host is full, rather than be denied."""
         self._next_id += 1
         lend_id = self._next_id
         self._waiting[lend_id] = on_lent
-        self._link.send({"op": "lend", "id": lend_id, "key": key, "tenant": tenant})
+        self._link.send({"op": "lend", "id": lend_id, "key": key, "tenant": tenant, "patience_s": patience_s})
         return lend_id
 
     def cancel(self, lend_id: int) -> None:
@@ -122,7 +129,7 @@ class SupervisorClient:
             assert isinstance(outcome, dict)
             self._events.died(int(str(message["worker"])), outcome)
         elif op == "recall":
-            self._events.recall(str(message["key"]), int(str(message["count"])))
+            self._events.recall(str(message["key"]), int(str(message["count"])), bool(message.get("busy")))
         elif op == "drain":
             self._events.drain()
 

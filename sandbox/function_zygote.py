@@ -22,6 +22,7 @@ class FunctionZygote:
     log_fd: int
     started_at: float
     users: int = 0
+    init_us: int = 0  # what the module code took, with all that came before it
     leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children
     stopped: bool = False
     init_log: bytearray = field(default_factory=bytearray)

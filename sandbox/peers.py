@@ -62,8 +62,9 @@ class DoorPeer:
     def died(self, worker: Worker, outcome: dict[str, object]) -> None:
         self._link.send({"op": "died", "worker": worker.worker_id, "outcome": outcome})
 
-    def recall(self, key: str, count: int) -> None:
-        self._link.send({"op": "recall", "key": key, "count": count})
+    def recall(self, key: str, count: int, *, busy: bool = False) -> None:
+        """`busy`: those that run something as well, as soon as they have answered."""
+        self._link.send({"op": "recall", "key": key, "count": count, "busy": busy})
 
     def drain(self) -> None:
         self._link.send({"op": "drain"})
@@ -83,6 +84,7 @@ class DoorPeer:
                 cast(int, message["id"]),
                 cast(str, message["key"]),
                 tenant if isinstance(tenant, str) else None,
+                cast(float, message.get("patience_s", 0.0)),
             )
         elif op == "return":
             supervisor.take_back(self, cast(int, message["worker"]), unused=bool(message.get("unused")))

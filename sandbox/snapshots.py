@@ -162,6 +162,7 @@ class Snapshots:
                 self._refuse(pool, "a fork cannot carry " + ", ".join(reasons), self._log_of(zygote))
             else:
                 zygote.shell.leaf.set_limits(pool.spec.limits)
+                zygote.init_us = int((self._loop.time() - zygote.started_at) * 1e6)
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""
                 self._settled(pool, "on", "", None, self._log_of(zygote))

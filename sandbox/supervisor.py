@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
+from sandbox.keep_alive import KeepAlive, Kept
+from sandbox.memory import Memory
 from sandbox.peers import ControlPeer, DoorPeer
 from sandbox.processes import reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
@@ -31,10 +33,13 @@ log = logging.getLogger("forklight.sandbox")
 INIT_LIMIT_S = 10.0
 # How long a caller at the concurrency limit waits for an idle worker that another door may hold.
 RECALL_WAIT_S = 0.1
+# How long a caller waits for room on a full host, whatever patience it has.
+MAX_PATIENCE_S = 30.0
 TICK_S = 1.0
 # Spares are refilled a moment after the call that took one, so that the fork does not compete with it.
 REFILL_DELAY_S = 0.01
-ZYGOTE_IDLE_S = 600.0
+# A function zygote that nobody needs goes when memory is wanted (keep_alive.py), and at the latest after this time.
+ZYGOTE_IDLE_S = 3600.0
 DEFAULT_KIND = ShellKind("none", 512)
 
 
@@ -75,7 +80,11 @@ class Supervisor:
             self._pools.get,
             self._pump,
             self._start_failed,
+            self._share_room,
         )
+        self._memory = Memory()
+        self._keep_alive = KeepAlive()
+        self._short = False  # of memory: nothing is made ahead of demand
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
@@ -173,14 +182,18 @@ class Supervisor:
 
     # -- lending -------------------------------------------------------------------------------------------------
 
-    def lend(self, door: DoorPeer, lend_id: int, key: str, tenant: str | None) -> None:
+    def lend(
+        self, door: DoorPeer, lend_id: int, key: str, tenant: str | None, patience_s: float = 0.0
+    ) -> None:
         pool = self._pools.get(key)
         if pool is None or self._closing:
             why = "unavailable" if self._closing else "unknown"
             door.denied(lend_id, why, "no such function version here")
             return
         pool.lent(self._loop.time())
-        pool.waiting.append(LendRequest(door, lend_id, tenant, time.monotonic()))
+        self._keep_alive.touch(pool)
+        patience_s = min(max(patience_s, RECALL_WAIT_S), MAX_PATIENCE_S)
+        pool.waiting.append(LendRequest(door, lend_id, tenant, time.monotonic(), patience_s=patience_s))
         self._pump(pool)
 
     def cancel(self, door: DoorPeer, lend_id: int) -> None:
@@ -198,6 +211,9 @@ class Supervisor:
         pool = self._pools.get(worker.key)
         if pool is None or (pool.spec.isolation == "request" and not unused):
             self._keeper.kill(worker, "retired")
+            return
+        if self._gives_way(pool):
+            self._keeper.kill(worker, "evicted")
             return
         if unused:
             worker.become(WorkerState.SPARE)
@@ -276,8 +292,10 @@ class Supervisor:
             return False
         if self._count() < self._concurrency:
             return True
-        for other in self._pools.values():
-            for worker in [*other.idle, *(other.spares if other is not pool else [])]:
+        for kept in self._keep_alive.rank(self._pools.values(), self._loop.time()):
+            worker = kept.worker
+            if worker is not None and (kept.pool is not pool or worker in pool.idle):
+                self._keep_alive.gone(kept)
                 self._keeper.kill(worker, "evicted")
                 return True
         return False
@@ -286,19 +304,54 @@ class Supervisor:
         return len(self._keeper.workers) + sum(pool.starting for pool in self._pools.values())
 
     def _at_limit(self, pool: VersionPool) -> None:
-        """Nothing can be started: perhaps a door holds an idle worker of this function; else the caller is throttled."""
+        """Nothing can be started. Perhaps a door holds an idle worker of this function; perhaps the host has room again before
+        the caller's patience ends; else the caller is throttled."""
         now = time.monotonic()
+        limit = pool.spec.max_workers
+        own_limit = limit is not None and pool.busy() + pool.starting >= limit
         others = len(self._doors) > 1
         for request in list(pool.waiting)[pool.starting :]:
-            if others and not request.recalled:
+            patience_s = RECALL_WAIT_S if own_limit else request.patience_s
+            waited = now - request.asked_at
+            if (own_limit and not others) or waited >= patience_s * 0.9:
+                pool.waiting.remove(request)
+                request.door.denied(request.lend_id, "concurrency", "every worker is busy")
+            elif not request.recalled:
                 request.recalled = True
                 for door in self._doors:
                     if door is not request.door:
                         door.recall(pool.spec.key, 1)
-                self._loop.call_later(RECALL_WAIT_S, self._pump, pool)
-            elif not others or now - request.asked_at >= RECALL_WAIT_S * 0.9:
-                pool.waiting.remove(request)
-                request.door.denied(request.lend_id, "concurrency", "every worker is busy")
+                if not own_limit:
+                    self._ask_the_largest(pool)
+                self._loop.call_later(patience_s - waited, self._pump, pool)
+
+    def _ask_the_largest(self, pool: VersionPool) -> None:
+        """The function with the most workers gives one up for this one, if that makes them more equal."""
+        largest = max(self._pools.values(), key=VersionPool.busy)
+        if largest.busy() <= pool.busy() + 1:
+            return
+        for worker in largest.workers.values():
+            if worker.door is not None:
+                worker.door.recall(largest.spec.key, 1, busy=True)
+                return
+
+    def _neediest(self) -> VersionPool | None:
+        """Of the functions that wait for workers the one that has least."""
+        waiting = [pool for pool in self._pools.values() if pool.waiting]
+        return min(waiting, key=VersionPool.busy) if waiting else None
+
+    def _gives_way(self, pool: VersionPool) -> bool:
+        """Whether a worker of this function that has just come free makes room for one of another function."""
+        if self._count() < self._concurrency:
+            return False
+        neediest = self._neediest()
+        return neediest is not None and neediest is not pool and neediest.busy() < pool.busy()
+
+    def _share_room(self) -> None:
+        """A worker has gone: the function that has least gets its room."""
+        neediest = self._neediest()
+        if neediest is not None:
+            self._pump(neediest)
 
     def _deny_all(self, pool: VersionPool, why: str, detail: str, error: object = None) -> None:
         while pool.waiting:
@@ -319,7 +372,7 @@ class Supervisor:
 
     def _refill(self, pool: VersionPool) -> None:
         self._refilling.discard(pool.spec.key)
-        if pool.retired or pool.snapshot is SnapshotState.STARTING:
+        if pool.retired or self._short or pool.snapshot is SnapshotState.STARTING:
             return
         zygote = pool.zygote
         if zygote is not None and pool.snapshot is SnapshotState.ON:
@@ -358,9 +411,37 @@ class Supervisor:
                 zygote = pool.zygote
                 if zygote is not None and now - zygote.started_at > ZYGOTE_IDLE_S:
                     self._snapshots.stop(pool)
+        self._shed()
         self._shells.tick()
         self._reap_strays()
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
+
+    def _shed(self) -> None:
+        """Give memory back before anything fails for want of it."""
+        now = self._loop.time()
+        shortage = self._memory.shortage()
+        self._short = shortage > 0
+        zygotes = [pool for pool in self._pools.values() if pool.zygote is not None]
+        if shortage:
+            gone = self._keep_alive.choose(self._pools.values(), now, shortage)
+            if gone:
+                log.warning("memory is short by %d MiB: %d idle things go", shortage >> 20, len(gone))
+            for kept in gone:
+                self._let_go(kept)
+        elif len(zygotes) > 1:
+            used = sum(pool.zygote.shell.leaf.memory_bytes() for pool in zygotes if pool.zygote is not None)
+            excess = used - self._memory.zygote_budget
+            for kept in self._keep_alive.rank(zygotes, now) if excess > 0 else ():
+                if kept.worker is None and excess > 0:
+                    excess -= kept.size
+                    self._keep_alive.gone(kept)
+                    self._let_go(kept)
+
+    def _let_go(self, kept: Kept) -> None:
+        if kept.worker is None:
+            self._snapshots.stop(kept.pool)
+        else:
+            self._keeper.kill(kept.worker, "memory")
 
     def _reap_strays(self) -> None:
         """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending."""

@@ -36,6 +36,7 @@ class LendRequest:
     tenant: str | None
     asked_at: float
     recalled: bool = False
+    patience_s: float = 0.0  # how long it waits for room on the host
 
 
 class SnapshotState(enum.Enum):
@@ -62,6 +63,9 @@ class VersionPool:
     failed_spares: int = 0
     retired: bool = False
     active_s: float = ACTIVE_S
+    # Of keep_alive.py: how often it was asked for a worker, and the clock when that was last.
+    uses: int = 0
+    kept_since_clock: float = 0.0
 
     def take_free(self, tenant: str | None) -> Worker | None:
         """The warmest worker that may serve this tenant: idle ones last in first out, then ready spares, then starting ones."""

@@ -33,7 +33,7 @@ _REMOVE_RETRY_S = 0.02
 
 class WorkerKeeper:
     """`pool_of(key)` finds the pool of a worker, None once its version is gone. `on_free(pool)`: a worker may have become available,
-    or room for one. `on_failed(pool, error)`: a worker that was asked for will not come."""
+    or room for one. `on_failed(pool, error)`: a worker that was asked for will not come. `on_room()`: one has gone."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class WorkerKeeper:
         pool_of: Callable[[str], VersionPool | None],
         on_free: Callable[[VersionPool], None],
         on_failed: Callable[[VersionPool, OSError], None],
+        on_room: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._shells = shells
@@ -52,6 +53,7 @@ class WorkerKeeper:
         self._pool_of = pool_of
         self._on_free = on_free
         self._on_failed = on_failed
+        self._on_room = on_room
         self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
         self.workers: dict[int, Worker] = {}
 
@@ -202,8 +204,7 @@ class WorkerKeeper:
             self._shells.retire(worker.shell)
         else:
             self._remove_leaf(worker)
-        if pool is not None and pool.waiting:
-            self._on_free(pool)
+        self._on_room()
 
     def _remove_leaf(self, worker: Worker) -> None:
         worker.leaf.kill()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gateway.dispatch.dispatcher import Dispatcher
 
 QUEUE_LENGTH = 10_000  # waiting invocations of one pool
+# A caller that names no deadline is answered 429 after this time on a full host.
+PATIENCE_AT_LIMIT_S = 0.5
 MAX_AHEAD = 4  # workers that a door holds for events to come, of one function with a worker per event
 UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
 _TIMER_SLACK_S = 0.0005  # a timer of the loop may fire up to a millisecond early
@@ -34,7 +36,13 @@ class Supervisor(Protocol):
     @property
     def lost(self) -> bool: ...
 
-    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int: ...
+    def lend(
+        self,
+        key: str,
+        tenant: str | None,
+        on_lent: Callable[[LentWorker | Denied], None],
+        patience_s: float = 0.0,
+    ) -> int: ...
 
     def cancel(self, lend_id: int) -> None: ...
 
@@ -82,7 +90,8 @@ class Borrowing:
         for _ in range(wanted):
             lend = Lend(pool)
             pool.lends.append(lend)
-            lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))
+            on_lent = partial(self._on_lent, lend)
+            lend.id = supervisor.lend(pool.key, pool.tenant, on_lent, _patience_of(pool, now))
         if not pool.c.armed and pool.waits and (pool.idle or pool.waits > len(pool.lends)):
             pool.c.armed = 1
             patience_ns = IDLE_PATIENCE_NS if pool.idle else PATIENCE_NS
@@ -135,7 +144,12 @@ class Borrowing:
         self._dispatcher.clock.start()
 
     def hand_over(self, pool: WorkerPool, worker: Worker, now: int) -> None:
-        """A free worker: to the oldest waiting invocation, or to rest."""
+        """A free worker: to another function that needs it more, to the oldest waiting invocation, or to rest."""
+        if pool.c.recalled and not worker.cold:
+            pool.c.recalled -= 1
+            self._dispatcher.part_with(worker, "give_back")
+            self.ask(pool, now)
+            return
         if pool.waits:
             if not self._serve_oldest(pool, worker, now):
                 self._dispatcher.part_with(worker, "release")
@@ -188,6 +202,18 @@ class Borrowing:
         """Lends that nobody waits for any more."""
         while len(pool.lends) > pool.waits and self.supervisor is not None:
             self.supervisor.cancel(pool.lends.pop().id)
+
+
+def _patience_of(pool: WorkerPool, now: int) -> float:
+    """How long (seconds) a full host may let this pool wait for a worker: as long as a deadline can still be met."""
+    if pool.view.max_concurrency is not None or not pool.waiting:
+        return PATIENCE_AT_LIMIT_S
+    deadlines = [
+        invocation.deadline_s - (now - invocation.admitted_ns) / 1e9
+        for invocation in pool.waiting
+        if invocation.deadline_s is not None
+    ]
+    return max(0.0, min(deadlines)) if deadlines else PATIENCE_AT_LIMIT_S
 
 
 def _throttle_reason(pool: WorkerPool) -> str:

@@ -128,7 +128,7 @@ class Dispatcher:
         if used_up:
             pool.busy -= 1
             worker.doomed = True
-        elif pool.waits:
+        elif pool.waits or pool.c.recalled:
             pool.busy -= 1
             self.borrowing.hand_over(pool, worker, now)
         else:
@@ -367,8 +367,8 @@ class Dispatcher:
 
     # ---- the supervisor's wishes ---------------------------------------------------------------------------
 
-    def recall(self, key: str, count: int) -> None:
-        """Give back up to ``count`` idle workers of a key, the coldest first."""
+    def recall(self, key: str, count: int, busy: bool = False) -> None:
+        """Give back up to ``count`` idle workers of a key, the coldest first; ``busy``: or those that answer next."""
         for pool in list(self.pools.values()):
             if pool.key != key:
                 continue
@@ -376,6 +376,9 @@ class Dispatcher:
                 coldest = pool.idle.coldest()
                 self.part_with(coldest, "give_back" if coldest.ready else "release")
                 count -= 1
+            if busy:
+                pool.c.recalled = min(count, pool.busy)
+                count -= pool.c.recalled
 
     def drain(self) -> None:
         """Stop accepting; the door's server does that."""

@@ -433,6 +433,8 @@ static enum fl_verdict go_on(struct fl_door *door, struct fl_worker *worker, int
 {
     struct fl_pool *pool = worker->pool;
     worker->idle_since = now;
+    if (pool->recalled > 0)
+        return FL_HANDOVER;
     if (pool->oldest_outside != 0 &&
         (pool->first == NULL || pool->oldest_outside <= pool->first->admitted_ns))
         return FL_HANDOVER;

@@ -58,7 +58,9 @@ struct fl_pool {
     uint32_t idle;          /* workers in the list */
     uint32_t waiting;       /* calls that wait here */
     uint32_t eager;         /* up to this many busy workers another one is woken at once */
-    uint32_t armed;         /* Python will look at the queue soon: no FL_WAITING meanwhile */
+    uint32_t recalled; /* workers that another function needs more: they are handed over when they
+                          have answered */
+    uint32_t armed;    /* Python will look at the queue soon: no FL_WAITING meanwhile */
     struct fl_worker *warmest, *coldest;
     /* Figures since Python took them last (it sets them to 0). */
     uint64_t answered;

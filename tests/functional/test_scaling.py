@@ -52,6 +52,52 @@ def test_above_the_limit_callers_are_throttled_and_those_below_it_served(
     assert client.get_account_settings()["AccountLimit"]["ConcurrentExecutions"] == 2
 
 
+def test_short_calls_above_the_limit_are_queued_not_throttled(start_server: Callable[..., Server]) -> None:
+    server = start_server("--concurrency", "2", "--doors", "1")
+    client = server.client(max_pool_connections=8)
+    with function(client, SLEEPER) as name, ThreadPoolExecutor(4) as threads:
+        invoke(client, name, 0)
+        answers = list(threads.map(lambda _: invoke(client, name, 0.15)[0], range(4)))
+        assert len({stream for _, stream in answers}) == 2
+
+
+@pytest.mark.parametrize("doors", ["1", "2"])
+def test_a_busy_function_gives_way_to_another(start_server: Callable[..., Server], doors: str) -> None:
+    """On a full host, calls of one function do not keep another one out."""
+    server = start_server("--concurrency", "3", "--doors", doors)
+    client = server.client(max_pool_connections=8)
+    stop = time.monotonic() + 20
+
+    def keep_calling(_: int) -> int:
+        count = 0
+        while time.monotonic() < stop and not found:
+            try:
+                invoke(client, greedy, 0.05)
+                count += 1
+            except ClientError as error:
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+        return count
+
+    found: list[Any] = []
+    with (
+        function(client, SLEEPER) as greedy,
+        function(client, SLEEPER) as modest,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        floods = [threads.submit(keep_calling, number) for number in range(5)]
+        while len(workers_of(server.pid)) < 3 and time.monotonic() < stop:
+            time.sleep(0.01)
+        for _ in range(5):
+            try:
+                found.append(invoke(server.client(), modest, 0.05)[0])
+                break
+            except ClientError as error:
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+        found.append("stop")
+        assert sum(flood.result() for flood in floods) > 0
+    assert found[0] != "stop"
+
+
 def test_idle_workers_go_back_to_nothing(start_server: Callable[..., Server]) -> None:
     server = start_server("--idle-timeout", "1")
     client = server.client()

@@ -61,7 +61,13 @@ class Lender:
     _ids: int = 0
     _cancelled: set[int] = field(default_factory=set)
 
-    def lend(self, key: str, tenant: str | None, on_lent: Callable[[LentWorker | Denied], None]) -> int:
+    def lend(
+        self,
+        key: str,
+        tenant: str | None,
+        on_lent: Callable[[LentWorker | Denied], None],
+        patience_s: float = 0.0,
+    ) -> int:
         self._ids += 1
         lend_id = self._ids
         self.calls.append(("lend", key))
