@@ -1,6 +1,6 @@
-"""gRPC: server CPU per call beside a bare grpc.aio echo, driven by h2load.
+"""gRPC: server CPU per call and latency beside a bare grpc.aio echo, driven by h2load, with both engines.
 
-h2load is a C client; one in Python would cost more than either server.
+h2load is a C client; one in Python would cost more than any of the servers.
 Server CPU is user + system time of every process of the server but the workers; the workers' is shown apart. Peers
 take turns within each round; a figure is the best of the rounds, because others' load can only make one worse.
 Needs h2load (Debian: nghttp2-client).
@@ -9,9 +9,11 @@ Needs h2load (Debian: nghttp2-client).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
+import statistics
 import struct
 import subprocess
 import sys
@@ -27,7 +29,10 @@ from tests.support.leaks import descendants
 from tests.support.server import Server
 
 METHOD = "/forklight.v1.Invocations/Invoke"
-BAR = 1.3
+ENGINES = ("native", "grpcio")
+# Of the echo's server CPU, by engine; and of its median latency.
+CPU_BARS = {"native": 1 / 3, "grpcio": 1.3}
+LATENCY_BARS = {"native": 1 / 2, "grpcio": None}
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 # connections x streams of each
 SHAPES = ((1, 1), (8, 1), (4, 16))
@@ -35,13 +40,13 @@ SHAPES = ((1, 1), (8, 1), (4, 16))
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One h2load run: CPU in microseconds per call, latency p50-like mean in microseconds."""
+    """One h2load run: CPU in microseconds per call, median latency in microseconds."""
 
     calls: int
     server_us: float
     worker_us: float
     rps: float
-    mean_us: float
+    median_us: float
 
 
 def frame(payload: bytes) -> bytes:
@@ -69,22 +74,23 @@ def spent(before: dict[int, float], after: dict[int, float]) -> float:
 def h2load(
     port: int, data: Path, seconds: float, connections: int, streams: int, token: str
 ) -> tuple[int, float, float]:
-    """(calls that succeeded, calls per second, mean latency in microseconds)."""
+    """(calls that succeeded, calls per second, median latency in microseconds)."""
+    record = data.with_suffix(".log")
+    record.unlink(missing_ok=True)
     command = [
         "h2load", "-c", str(connections), "-m", str(streams),
         "-D", f"{seconds * 1000:.0f}ms", "--warm-up-time", "300ms",
-        "-d", str(data), "-H", "content-type: application/grpc", "-H", "te: trailers",
+        "-d", str(data), "--log-file", str(record), "-H", "content-type: application/grpc", "-H", "te: trailers",
         "-H", f"authorization: Bearer {token}", f"http://127.0.0.1:{port}{METHOD}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     requests = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
     statuses = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", done.stdout)
     rate = re.search(r"([\d.]+) req/s", done.stdout)
-    latency = re.search(r"time for request: +\S+ +\S+ +([\d.]+)(us|ms|s)", done.stdout)
-    if not (requests and statuses and rate and latency) or int(requests[3]):
+    if not (requests and statuses and rate) or int(requests[3]):
         raise RuntimeError(f"h2load: {done.stdout[-2000:]}")
-    unit = {"us": 1.0, "ms": 1e3, "s": 1e6}[latency[2]]
-    return int(requests[1]), float(rate[1]), float(latency[1]) * unit
+    times = [float(line.split()[2]) for line in record.read_text().splitlines()]
+    return int(requests[1]), float(rate[1]), statistics.median(times)
 
 
 def measured(
@@ -98,12 +104,12 @@ def measured(
     """Run h2load and divide the CPU time it cost by the calls. `pids` gives (server, worker) processes."""
     h2load(port, data, 0.3, *shape, token)  # starts the workers the shape needs
     server, worker = (cpu_us(some) for some in pids())
-    calls, rps, mean_us = h2load(port, data, seconds, *shape, token)
+    calls, rps, median_us = h2load(port, data, seconds, *shape, token)
     server_after, worker_after = (cpu_us(some) for some in pids())
     # The warm-up of h2load is not among its calls but is among the CPU time: count calls by time.
     total = rps * (seconds + 0.3)
     return Result(
-        calls, spent(server, server_after) / total, spent(worker, worker_after) / total, rps, mean_us
+        calls, spent(server, server_after) / total, spent(worker, worker_after) / total, rps, median_us
     )
 
 
@@ -149,46 +155,48 @@ def run(options: Options) -> list[Figure]:
     if shutil.which("h2load") is None:
         raise RuntimeError("h2load is missing: sudo apt-get install nghttp2-client")
     figures = []
-    with ours.serving() as server, echo() as (echo_port, echo_pid), tempfile.NamedTemporaryFile() as file:
-        file.write(frame(ours.BODY))
-        file.flush()
-        data = Path(file.name)
-        ours.deploy(server, "hello")
-        check_answer(server)
+    with contextlib.ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forklight-bench-"))) / "frame"
+        data.write_bytes(frame(ours.BODY))
+        echo_port, echo_pid = stack.enter_context(echo())
+        servers = {name: stack.enter_context(ours.serving("--grpc-engine", name)) for name in ENGINES}
+        for server in servers.values():
+            ours.deploy(server, "hello")
+            check_answer(server)
         for shape in SHAPES[: 1 if options.quick else None]:
-            mine, theirs = [], []
+            results: dict[str, list[Result]] = {name: [] for name in (*ENGINES, "echo")}
             for _ in range(options.rounds):
-                mine.append(
-                    measured(
-                        ours.port_of(server.grpc),
-                        data,
-                        options.seconds,
-                        shape,
-                        server.token,
-                        lambda: processes(server),
-                    )
-                )
-                theirs.append(
+                for name, server in servers.items():
+                    port, pids = ours.port_of(server.grpc), functools.partial(processes, server)
+                    results[name].append(measured(port, data, options.seconds, shape, server.token, pids))
+                results["echo"].append(
                     measured(echo_port, data, options.seconds, shape, "-", lambda: ([echo_pid], []))
                 )
-            name = f"{shape[0]} connection{'s' * (shape[0] > 1)} x {shape[1]}"
-            cpu, limit = min(r.server_us for r in mine), min(r.server_us for r in theirs)
-            worker = min(r.worker_us for r in mine)
-            figures += [
-                Figure(
-                    f"gRPC server CPU per call, {name}", cpu, "us", "grpc.aio echo", limit, BAR,
-                    note=f"workers {worker:.1f} us more",
-                ),
-                Figure(
-                    f"gRPC calls per second, {name}", max(r.rps for r in mine), "/s",
-                    "grpc.aio echo", max(r.rps for r in theirs),
-                ),
-                Figure(
-                    f"gRPC mean latency, {name}", min(r.mean_us for r in mine), "us",
-                    "grpc.aio echo", min(r.mean_us for r in theirs),
-                ),
-            ]  # fmt: skip
+            for name in ENGINES:
+                figures += compared(name, shape, results[name], results["echo"])
     return figures
+
+
+def compared(engine: str, shape: tuple[int, int], ours: list[Result], echo: list[Result]) -> list[Figure]:
+    """An engine's figures beside the echo's; the best of each side's rounds."""
+    where = f"{engine} engine, {shape[0]} connection{'s' * (shape[0] > 1)} x {shape[1]}"
+    worker = min(result.worker_us for result in ours)
+    return [
+        Figure(
+            f"gRPC server CPU per call, {where}", min(result.server_us for result in ours), "us",
+            "grpc.aio echo", min(result.server_us for result in echo), CPU_BARS[engine],
+            note=f"workers {worker:.1f} us more",
+        ),
+        Figure(
+            f"gRPC calls per second, {where}", max(result.rps for result in ours), "/s",
+            "grpc.aio echo", max(result.rps for result in echo),
+        ),
+        Figure(
+            f"gRPC median latency, {where}", min(result.median_us for result in ours), "us",
+            "grpc.aio echo", min(result.median_us for result in echo),
+            LATENCY_BARS[engine] if shape == (1, 1) else None,
+        ),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

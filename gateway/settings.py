@@ -24,7 +24,7 @@ class Settings:
     # host:port of the gRPC API; port 0 takes a free one.
     grpc: str = "127.0.0.1:8081"
     # What carries gRPC: HTTP/2 in C, or grpcio's own server.
-    grpc_engine: Literal["native", "grpcio"] = "grpcio"
+    grpc_engine: Literal["native", "grpcio"] = "native"
     # Front-door processes; they share both ports.
     doors: int = 2
     # "required": every request is signed (HTTP) or bears the token (gRPC). "none" is for loopback addresses only.

@@ -125,7 +125,7 @@ def _add_serve(commands: Commands) -> None:
         help="Lambda HTTP API; port 0: a free one (%(default)s)",
     )
     add("--grpc", metavar="ADDR", default="127.0.0.1:8081", help="gRPC API; port 0: a free one (%(default)s)")
-    add("--grpc-engine", choices=["native", "grpcio"], default="grpcio",
+    add("--grpc-engine", choices=["native", "grpcio"], default="native",
         help="what carries gRPC: HTTP/2 in C, or grpcio's own server (%(default)s)")  # fmt: skip
     add("--doors", metavar="N", type=_positive, default=2, help="front-door processes (%(default)s)")
     add(

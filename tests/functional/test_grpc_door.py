@@ -77,6 +77,27 @@ def test_health_is_open_and_says_when_it_stops() -> None:
     run(test())
 
 
+def test_health_can_be_watched_and_does_not_delay_the_end() -> None:
+    async def test() -> None:
+        async with door() as it:
+            health = health_pb2_grpc.HealthStub(it.channel)
+            status = health_pb2.HealthCheckResponse
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="absent"))
+            assert (await watch.read()).status == status.SERVICE_UNKNOWN
+            watch.cancel()
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            assert (await watch.read()).status == status.SERVING
+            await it.server.set_serving(False)
+            assert (await watch.read()).status == status.NOT_SERVING
+            await it.server.set_serving(True)
+            assert (await watch.read()).status == status.SERVING
+            error = await refused(health.Check(health_pb2.HealthCheckRequest(service="absent")))
+            assert error.code() is grpc.StatusCode.NOT_FOUND
+            await it.server.stop(0.2)
+
+    run(test())
+
+
 def test_reflection_is_open_and_complete() -> None:
     """A client that has nothing but the address finds services, methods and messages."""
     script = """

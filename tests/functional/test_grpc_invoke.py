@@ -218,3 +218,20 @@ def test_tenant_function_needs_a_tenant() -> None:
             assert answer.payload == b"1"
 
     run(test())
+
+
+@pytest.mark.parametrize("how", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_requests_may_be_compressed(how: grpc.Compression) -> None:
+    payload = b'"' + b"x" * 1_000_000 + b'"'
+
+    async def test() -> None:
+        async with door() as it:
+            request = InvokeRequest(function="echo", payload=payload)
+            answer = await it.invocations.Invoke(request, metadata=AUTHORIZED, compression=how)
+            assert answer.payload == payload
+            bomb = InvokeRequest(function="echo", payload=bytes(MAX_REQUEST_BYTES * 4))
+            error = await refused(it.invocations.Invoke(bomb, metadata=AUTHORIZED, compression=how))
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert len(it.dispatcher.invocations) == 1
+
+    run(test())
