@@ -25,7 +25,7 @@ class FastDispatcher(Protocol):
 
 
 class FastLane:
-    """One per connection that C can write to."""
+    """One per connection. ``fd`` -1: only its transport can write (TLS)."""
 
     __slots__ = ("_c", "_dispatcher", "_door", "_number", "open")
 
@@ -42,6 +42,12 @@ class FastLane:
         if verdict == WAITING:
             self._dispatcher.waiting_started()
         return verdict
+
+    @property
+    def held(self) -> int:
+        """Bytes of a request that is not complete."""
+        size: int = self._c.held
+        return size
 
     def shut(self) -> bytes:
         """From here on the connection is Python's: a call under way is adopted, the beginning of a request returned."""
@@ -64,9 +70,9 @@ class FastLane:
         return bytes(ffi.buffer(rest, size[0]))
 
     def idle_since(self, now: float) -> float | None:
-        """Steady seconds; ``now`` while a call is under way, None while a request arrives, or when it is shut."""
+        """Steady seconds; ``now`` while a call is under way, None before the first, while a request arrives, or when it is shut."""
         c = self._c
-        if not self.open or c.held:
+        if not self.open or c.held or not c.last_ns:
             return None
         return now if c.call != ffi.NULL else c.last_ns / 1e9
 

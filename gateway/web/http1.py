@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         if not self.server.opened(self):
             self._transport.write(self.server.overloaded)
             self._transport.close()
-        elif self._fd >= 0 and self.server.dispatcher is not None:
+        elif self.server.dispatcher is not None:
             self._lane = FastLane(self.server.dispatcher, self, self._fd)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         lane = self._lane
         if lane is not None and lane.open:
             verdict = lane.received(data)
-            if verdict == HELD:
+            if verdict == HELD and lane.held == len(data):  # it begins
                 self.deadline = self.server.now + self.server.limits.header_s
             if verdict != PYTHON:
                 return
@@ -135,15 +135,17 @@ class Connection(asyncio.Protocol):
         """A call that the fast path began is this connection's active request."""
         assert self._lane is not None
         self._lane.open = False
+        self.deadline = 0.0
         request = Request(self, b"POST", b"", {}, b"", True, False)
         self._active = request
         self.server.app.resume(request, invocation)
 
     def blocked(self) -> None:
-        """The socket took only a part of an answer."""
+        """The socket took only a part of an answer, or is the transport's alone."""
         assert self._lane is not None
-        self._lane.open = False
-        self._direct = False
+        if self._fd >= 0:
+            self._lane.open = False
+            self._direct = False
         self._transport.write(self._lane.rest())
 
     def _parse(self, data: bytes) -> None:
@@ -185,6 +187,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
+        self._take_over()
         self._writable = False
 
     def resume_writing(self) -> None:
@@ -390,7 +393,7 @@ class Connection(asyncio.Protocol):
             if not self._midway:
                 self.deadline = self.server.now + self.server.limits.keep_alive_s
                 if self._lane is not None:
-                    self._lane.open = self._direct and not self._closing
+                    self._lane.open = (self._direct or self._fd < 0) and self._writable and not self._closing
             elif self._expect:
                 self._expect = False
                 self._write(CONTINUE)
@@ -450,7 +453,10 @@ class Connection(asyncio.Protocol):
         if idle_since is not None and idle_since + self.server.limits.keep_alive_s > self.server.now:
             self.deadline = idle_since + self.server.limits.keep_alive_s
             return
+        held = self._lane.held if self._lane is not None else 0
         self._take_over()
+        if held and self._midway and not self._in_head:
+            return  # the head was in time; from here on the limits of a body hold
         self.deadline = 0.0
         if self._midway and self._discarded < 0:
             self._refuse_input(Refusal(408, "RequestTimeout", "The request did not arrive in time."))

@@ -309,16 +309,17 @@ static enum fl_verdict answer(struct fl_door *door, struct fl_call *call, unsign
     payload -= head_size;
     memcpy(payload, head, head_size);
     size += head_size;
-    ssize_t sent = send(http->fd, payload, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t sent = http->fd < 0 ? -1 : send(http->fd, payload, size, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent == (ssize_t)size)
         return FL_DONE;
-    /* Full, or broken: the transport sends the rest, or finds out. */
+    /* Full, or broken, or not ours to write to: the transport sends the rest, or finds out. */
     if (sent < 0)
         sent = 0;
     http->rest = size - (size_t)sent;
     if (!make_room(http, http->rest)) {
         http->rest = 0;
-        shutdown(http->fd, SHUT_RDWR);
+        if (http->fd >= 0)
+            shutdown(http->fd, SHUT_RDWR);
         return FL_DONE;
     }
     memcpy(http->bytes, payload + sent, http->rest);

@@ -185,6 +185,7 @@ int fl_worker_serve(struct fl_door *door, struct fl_worker *worker, int64_t now)
 void fl_call_adopt(struct fl_call *call);
 void fl_call_free(struct fl_call *call);
 
+/* `fd` -1: the transport writes all of every answer (FL_BLOCKED). */
 struct fl_http *fl_http_new(uint64_t handle, int fd);
 /* The call under way must have been adopted. */
 void fl_http_free(struct fl_http *http);
