@@ -29,6 +29,7 @@ class Answer:
     """One request: microseconds from when it was due to its answer, and to when it went out."""
 
     target: int
+    due_s: float
     latency_us: float
     delay_us: float
 
@@ -67,8 +68,8 @@ def run(
         results = array.array("Q", paths[2].read_bytes())
     latencies, delays = results[0::2], results[1::2]
     answers = [
-        Answer(target, latency / 1e3, delay / 1e3)
-        for (_, target), latency, delay in zip(schedule, latencies, delays, strict=True)
+        Answer(target, due_ns / 1e9, latency / 1e3, delay / 1e3)
+        for (due_ns, target), latency, delay in zip(schedule, latencies, delays, strict=True)
         if 0 < latency < UNFINISHED
     ]
     errors, unfinished = latencies.count(0), latencies.count(UNFINISHED)

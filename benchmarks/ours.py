@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.client import ask
+from benchmarks.client import Connection, ask
 from benchmarks.signing import Signer
 from tests.support.processes import workers_of
 from tests.support.server import Server, forklight_command
@@ -22,6 +26,8 @@ HELLO = ROOT / "tests" / "functions" / "hello"
 BODY = b'{"name": "bench"}'
 # 1,769 MB is one vCPU, so that the limit of CPU time is not what a benchmark measures.
 MEMORY_MB = 3538
+DEPLOYERS = 4
+ACTIVE_TIMEOUT_S = 120.0
 RUNTIME = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -79,6 +85,52 @@ def deploy(
         client.get_waiter("function_active_v2").wait(FunctionName=name)
     finally:
         client.close()
+
+
+def deploy_many(
+    server: Server,
+    names: Sequence[str],
+    package: Path | bytes = HELLO,
+    isolation: str = "reuse",
+    snapshot: str = "off",
+    memory_mb: int = MEMORY_MB,
+) -> None:
+    """Create functions of one package, DEPLOYERS at a time, each with one connection; wait until all can be invoked."""
+    zipped = package if isinstance(package, bytes) else zip_of(package)
+    template = {
+        "Runtime": RUNTIME, "Handler": "index.handler", "MemorySize": memory_mb, "Timeout": 30,
+        "Role": "arn:aws:iam::123456789012:role/bench", "Code": {"ZipFile": base64.b64encode(zipped).decode()},
+        "Tags": {"forklight:isolation": isolation, "forklight:snapshot": snapshot},
+    }  # fmt: skip
+
+    def one_share(share: Sequence[str]) -> None:
+        sign = signer(server)
+        with Connection(port_of(server.http), timeout_s=120) as connection:
+            for name in share:
+                body = json.dumps({"FunctionName": name, **template}).encode()
+                status, _, answer = connection.ask(sign.request("/2015-03-31/functions", body))
+                if status != 201:
+                    raise RuntimeError(f"create {name}: {status} {answer[:500]!r}")
+            for name in share:
+                _wait_until_active(connection, sign, name)
+
+    with ThreadPoolExecutor(DEPLOYERS) as threads:
+        list(threads.map(one_share, [names[start::DEPLOYERS] for start in range(DEPLOYERS)]))
+
+
+def _wait_until_active(connection: Connection, sign: Signer, name: str) -> None:
+    """Raises RuntimeError when the function failed, or is not there after ACTIVE_TIMEOUT_S."""
+    deadline = time.monotonic() + ACTIVE_TIMEOUT_S
+    state = ""
+    while state != "Active":
+        if state == "Failed" or time.monotonic() > deadline:
+            raise RuntimeError(f"{name} is {state}")
+        time.sleep(0.01 if state else 0)
+        request = sign.request(f"/2015-03-31/functions/{name}/configuration", method="GET")
+        status, _, answer = connection.ask(request)
+        if status != 200:
+            raise RuntimeError(f"{name}: {status} {answer[:500]!r}")
+        state = json.loads(answer)["State"]
 
 
 def port_of(address: str) -> int:
