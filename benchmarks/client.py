@@ -15,7 +15,14 @@ class Connection:
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Send and read one answer. Raises ConnectionError when the peer closes first."""
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: bytes) -> None:
+        """Send and do not wait; `receive` reads the answer."""
         self._socket.sendall(request)
+
+    def receive(self) -> tuple[int, dict[str, str], bytes]:
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += self._receive()
