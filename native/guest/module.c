@@ -14,6 +14,7 @@
 #include "remap.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <unistd.h>
 
 /* OSError whose `filename` is the name of the step. */
@@ -130,6 +131,8 @@ static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
             PyOS_AfterFork_Child();
         return Py_BuildValue("(ii)", 0, -1);
     }
+    if (pid > 0)
+        sched_yield(); /* the child first: somebody waits for it, and for what we do next nobody */
     if (hooks)
         PyOS_AfterFork_Parent();
     if (pid < 0)

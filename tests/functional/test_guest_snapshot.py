@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,18 @@ def test_a_large_zygote_is_forked_without_its_page_tables(harness: GuestHarness,
 
 def test_a_small_zygote_stays_as_it_is(harness: GuestHarness, tmp_path: Path) -> None:
     assert zygote_of(harness, tmp_path, "def handler(e, c): pass").state["moved_bytes"] == 0
+
+
+def test_a_zygote_that_has_rehearsed_is_as_before(harness: GuestHarness, tmp_path: Path) -> None:
+    """It takes an order from nobody when idle: that opens nothing, forks nothing and is seen by no worker."""
+    source = "import os\ndef handler(e, c): return len(os.listdir('/proc/self/fd')) - 1"
+    zygote = zygote_of(harness, tmp_path, source)
+    pid = Path(f"/proc/self/fdinfo/{zygote.pidfd}").read_text().split("Pid:")[1].split()[0]
+    descriptors = os.listdir(f"/proc/{pid}/fd")
+    for _ in range(3):
+        time.sleep(0.06)
+        assert os.listdir(f"/proc/{pid}/fd") == descriptors
+        assert not Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        worker = zygote.start_worker(document(tmp_path, "index.handler"))
+        assert worker.invoke(b"{}").json == 4
+        worker.close()

@@ -39,6 +39,20 @@ _WORKER_RLIMITS = {
 _TASK_ROOT = "/var/task"
 _TREE = "tree:"
 
+_IDLE_AFTER_S = 0.02
+_REHEARSAL: Message = {
+    "op": "fork",
+    "id": 0,
+    "role": "worker",
+    "fds": ["channel"],
+    "uid": 65534,
+    "gid": 65534,
+    "join": ["pid"],
+    "rlimits": {"CORE": 0},
+    "drop": True,
+    "keep_ids": False,
+}
+
 
 class ForkServer:
     """`control` is the zygote's control socket. Inside a sandbox (`sandboxed`) clone3 is forbidden and there is nothing to drop.
@@ -57,7 +71,7 @@ class ForkServer:
     def serve(self) -> str | None:
         """Returns only in a forked child, with its role, or when the control socket is closed, with None."""
         while True:
-            received = messages.receive(self._control)
+            received = self._next_order()
             if received is None:
                 return None
             order, fds = received
@@ -66,6 +80,33 @@ class ForkServer:
                 # fd 3 is the child's own now; the object must not close it.
                 self._control.detach()
                 return role
+
+    def _next_order(self) -> tuple[Message, list[int]] | None:
+        """A fork leaves every page of this process shared, so what it writes to next is copied first: taking an order writes to some
+        hundred pages, which would be copied while somebody waits. So when no order comes for a moment, one is taken from nobody."""
+        self._control.settimeout(_IDLE_AFTER_S)
+        try:
+            return messages.receive(self._control)
+        except TimeoutError:
+            self._rehearse()
+        finally:
+            self._control.settimeout(None)
+        return messages.receive(self._control)
+
+    def _rehearse(self) -> None:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        messages.send(ours, _REHEARSAL, ours.fileno())
+        received = messages.receive(theirs)
+        assert received is not None
+        order, fds = received
+        try:
+            self._clone(order, [-1], "worker")
+        except ValueError:  # what is not a descriptor is refused just before the clone
+            pass
+        messages.send(theirs, {"op": "forked", "id": 0}, fds[0])
+        os.close(fds[0])
+        ours.close()
+        theirs.close()
 
     def _fork(self, order: Message, fds: list[int]) -> str | None:
         """The child's role in the child, None in the zygote."""
