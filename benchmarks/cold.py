@@ -8,8 +8,10 @@ after a pause is never put beside one in a loop.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,10 +21,10 @@ from pathlib import Path
 
 from benchmarks import ours
 from benchmarks.client import Connection
-from benchmarks.guests import first_answer, init_document
+from benchmarks.guests import init_document
 from benchmarks.load import run_load
 from benchmarks.report import Figure, Options, main, median, percentile
-from tests.support.guest_harness import FunctionZygote, GuestHarness
+from tests.support.guest_harness import INIT, READY, RESULT, FunctionZygote, GuestHarness, GuestWorker
 from tests.support.server import Server
 
 SPARE_BAR, FORK_BAR, LARGE_FORK_BAR, SIZE_BAR = 1.25, 1.5, 1.3, 1.5
@@ -145,6 +147,29 @@ def bare_zygote(case: Case) -> Iterator[tuple[GuestHarness | FunctionZygote, dic
             yield zygote, init
 
 
+def bare_first_answer(zygote: GuestHarness | FunctionZygote, init: dict[str, object]) -> float:
+    """Microseconds from the order to the first answer of a bare clone. As in the server, document and event wait in its channel, and
+    nobody waits for the zygote's reply."""
+    started = time.perf_counter_ns()
+    channel, theirs = socket.socketpair()
+    log_read, log_write = os.pipe2(os.O_CLOEXEC)
+    channel.settimeout(30)
+    worker = GuestWorker(channel, log_read, -1)
+    with theirs:
+        worker.send(INIT, json.dumps(init).encode())
+        worker.post(ours.BODY, timeout_s=30)
+        order: dict[str, object] = {"op": "fork", "id": 0, "role": "worker", "drop": False}
+        zygote.send({**order, "fds": ["channel", "log"]}, [theirs.fileno(), log_write])
+    os.close(log_write)
+    ready, result = worker.reply(), worker.reply()
+    elapsed = (time.perf_counter_ns() - started) / 1e3
+    _, (worker.pidfd,) = zygote.receive()
+    worker.close()
+    if (ready.kind, result.kind) != (READY, RESULT):
+        raise RuntimeError(f"the bare clone said {ready} and {result}")
+    return elapsed
+
+
 def forks(server: Server, cases: list[Case], count: int) -> list[tuple[list[float], list[float]]]:
     """For each case (first answers of fresh functions over HTTP, first answers of bare clones); all take turns, after a
     pause each."""
@@ -170,7 +195,7 @@ def forks(server: Server, cases: list[Case], count: int) -> list[tuple[list[floa
             client.delete_function(FunctionName=name)
             time.sleep(PAUSE_S)
             zygote, init = bare_zygotes[index]
-            bare.append(first_answer(zygote, init))
+            bare.append(bare_first_answer(zygote, init))
     client.close()
     return took
 
