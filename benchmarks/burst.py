@@ -47,6 +47,17 @@ def connections(port: int, count: int) -> Iterator[list[Connection]]:
         yield [stack.enter_context(Connection(port, timeout_s=60)) for _ in range(count)]
 
 
+def notes(answers: list[tuple[int, dict[str, str], bytes]]) -> list[dict[str, Any]]:
+    """What the handlers noted; the first call that failed is shown on stderr."""
+    found = []
+    for place, (status, headers, body) in enumerate(answers):
+        if status == 200 and "x-amz-function-error" not in headers:
+            found.append(json.loads(body))
+        elif len(found) == place:
+            print(f"a call failed: {status} {body[:300]!r}", file=sys.stderr)
+    return found
+
+
 def begins(count: int, patience_s: float) -> tuple[float, list[dict[str, Any]]]:
     """(when the first call was sent, the notes of the calls that succeeded)."""
     with ours.serving("--concurrency", str(count + 100)) as server:
@@ -58,13 +69,7 @@ def begins(count: int, patience_s: float) -> tuple[float, list[dict[str, Any]]]:
             for caller in callers:
                 caller.send(request)
             answers = [caller.receive() for caller in callers]
-    notes = []
-    for status, headers, body in answers:
-        if status == 200 and "x-amz-function-error" not in headers:
-            notes.append(json.loads(body))
-        elif len(answers) - len(notes) == 1:
-            print(f"burst: a call failed: {status} {body[:300]!r}", file=sys.stderr)
-    return started, notes
+    return started, notes(answers)
 
 
 def frame(channel: socket.socket) -> tuple[int, bytes]:
@@ -99,15 +104,15 @@ def figures(options: Options) -> list[Figure]:
     count = QUICK_WORKERS if options.quick else WORKERS
     bare = bare_rate(count)
     # No longer than needed: five times what bare clones take, or until nobody would wait any more.
-    started, notes = begins(count, min(PATIENCE_S, max(5.0, 5 * count / bare)))
+    started, noted = begins(count, min(PATIENCE_S, max(5.0, 5 * count / bare)))
     # A worker that served two calls began the second one late, when the first was over.
-    measured = rate(started, [note["begun"] for note in notes if note["calls"] == 1])
-    workers = len({note["worker"] for note in notes})
+    measured = rate(started, [note["begun"] for note in noted if note["calls"] == 1])
+    workers = len({note["worker"] for note in noted})
     return [
         Figure(
             f"burst: {count} workers of one function from zero", measured, "/s", "bare clones + answer", bare,
             RATE_BAR, True, f"{count / measured:.1f} s in all; bar of issue 3 (moonshot: 1,000 in 0.8 s)",
         ),
         Figure("burst: workers that took a call", workers, "", "calls", count, 1.0, True),
-        Figure("burst: calls that failed", count - len(notes), "", "calls", count, 0.0),
+        Figure("burst: calls that failed", count - len(noted), "", "calls", count, 0.0),
     ]  # fmt: skip

@@ -1,25 +1,20 @@
 """Density: the private memory of an idle worker, beyond what it shares with its zygote.
 
 Private = pages that no other process maps (Private_Clean + Private_Dirty of smaps_rollup): what one more idle worker
-costs the host. Measured for workers that have answered and wait for the next event.
+costs the host. Measured for workers that have answered and wait for the next event. Then the crowds of benchmarks/crowd.py.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
-from benchmarks import ours
+from benchmarks import crowd, ours
+from benchmarks.memory import private_kib
 from benchmarks.report import Figure, Options, main, median
 
 BAR_KIB = 2048
 WORKERS = 8
-
-
-def private_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 def measure(snapshot: str) -> float:
@@ -42,14 +37,15 @@ def measure(snapshot: str) -> float:
         return median([private_kib(pid) for pid in idle])
 
 
-def run(_: Options) -> list[Figure]:
-    return [
+def run(options: Options) -> list[Figure]:
+    figures = [
         Figure(
             f"private memory of an idle worker, snapshot {snapshot}",
-            measure(snapshot) / 1024, "MiB", "promise, MiB", BAR_KIB / 1024, 1.0,
+            measure(snapshot) / 1024, "MiB", "promise, MiB", BAR_KIB / 1024, 1.0, note="bar of issue 2",
         )
         for snapshot in ("off", "on")
     ]  # fmt: skip
+    return [*figures, *crowd.figures(options)]
 
 
 if __name__ == "__main__":
