@@ -97,6 +97,7 @@ class Accounting:
         started_ms: int,
     ) -> None:
         """Log a quiet invocation, or count it.  May be called after the worker got another one."""
+        self.catch_up()
         if not self._shipper.room_for_quiet():
             self._shipper.left_out(worker.stream)
             return

@@ -302,6 +302,7 @@ class Worker:
             self._dispatcher.channel_ended(self)
             return
         self._buffer += data
+        self.c.plain = 0  # until it rests again: what is in the buffer belongs before its next answer
         self._take_frames()
 
     def _read_large(self) -> None:

@@ -242,7 +242,7 @@ class WorkerPool:
         while self.c.waiting:
             invocation = self.take_fast()
             invocation.holder = self
-            self.waiting.append(invocation)
+            self.waiting.insert(invocation)
 
     def collect_figures(self) -> None:
         """What the fast path has counted."""

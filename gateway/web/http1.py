@@ -146,6 +146,7 @@ class Connection(asyncio.Protocol):
         if self._fd >= 0:
             self._lane.open = False
             self._direct = False
+        self.deadline = self.server.now + self.server.limits.keep_alive_s
         self._transport.write(self._lane.rest())
 
     def _parse(self, data: bytes) -> None:

@@ -96,6 +96,7 @@ class Fake:
         self.transport = Transport(near)
         self.protocol = Connection(server)
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
+        door.fakes.add(self)
 
     async def feed(self, *pieces: bytes) -> bytes:
         """All that comes back for these bytes."""
@@ -135,6 +136,7 @@ class Fake:
         return got
 
     def close(self) -> None:
+        self.door.fakes.discard(self)
         self.protocol.connection_lost(None)
         self.transport.sock.close()
         self.far.close()
@@ -150,6 +152,7 @@ class FastDoor:
     router: Router
     port: int = 0
     clients: list[Client] = field(default_factory=list)
+    fakes: set[Fake] = field(default_factory=set)
 
     def answered_fast(self) -> int:
         """How many invocations took the fast path so far."""
@@ -208,6 +211,8 @@ async def fast_door(
         finally:
             for client in made.clients:
                 client.writer.close()
+            for fake in list(made.fakes):
+                fake.close()
             await asyncio.sleep(0.01)
             fast.close()
             plain.close()
