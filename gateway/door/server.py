@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from gateway.addresses import Address
 from gateway.dispatch.directory import Directory
@@ -142,6 +143,8 @@ class DoorServer(DirectorySink):
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         self._tokens = tokens
+        if self._grpc is not None:
+            self._grpc.tokens_changed()
         self.router.set_tokens(tokens)
 
     # ---- parts ---------------------------------------------------------------------------------------------
@@ -152,16 +155,16 @@ class DoorServer(DirectorySink):
             address = Address.parse(self._http_address, 0)
             self.http = await self.web.listen(address.host, address.port, context=context)
         if self._grpc_address is not None:
-            required = self._settings.auth == "required"
-            engine = Http2Server if self._settings.grpc_engine == "native" else GrpcServer
-            self._grpc = engine(
-                self.dispatcher,
-                self.control,
-                address=self._grpc_address,
-                region=self._settings.region,
-                tokens=(lambda: self._tokens) if required else None,
-                tls=self._tls,
-            )
+            common: dict[str, Any] = {
+                "address": self._grpc_address,
+                "region": self._settings.region,
+                "tokens": (lambda: self._tokens) if self._settings.auth == "required" else None,
+                "tls": self._tls,
+            }
+            if self._settings.grpc_engine == "native":
+                self._grpc = Http2Server(self.dispatcher, self.control, **common, fast=self.dispatcher)
+            else:
+                self._grpc = GrpcServer(self.dispatcher, self.control, **common)
             port = await self._grpc.start()
             self.grpc = str(Address(Address.parse(self._grpc_address, 0).host, port))
 

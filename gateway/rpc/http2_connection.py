@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 
 from gateway._native import ffi, lib
+from gateway.model.invocation import Invocation
+from gateway.rpc.fast_invoke import AdoptedCall
 from gateway.rpc.http2_call import Call
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ _MESSAGE: Final = lib.FL_H2_MESSAGE
 _ENDED: Final = lib.FL_H2_ENDED
 _WRITABLE: Final = lib.FL_H2_WRITABLE
 _GONE: Final = lib.FL_H2_GONE
+_ADOPT: Final = lib.FL_H2_ADOPT
 _REST: Final = lib.FL_H2_REST
 _NEWS: Final = lib.FL_H2_NEWS
 _CLOSE: Final = lib.FL_H2_CLOSE
+_FAST: Final = lib.FL_H2_POOL | lib.FL_H2_LIMIT
+_received = lib.fl_h2_received
 _Status = grpc.StatusCode
 
 
@@ -37,7 +42,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Http2Server) -> None:
         self.server = server
         self.peer = ""
-        self.calls: dict[int, Call] = {}  # by stream; those that are not answered yet
+        self.calls: dict[int, Call | AdoptedCall] = {}  # by stream; those that are not answered yet
         self._h2: Any = None  # None: not connected (any more)
         self._handle = 0
         self._event = server.native.event
@@ -70,9 +75,10 @@ class Connection(asyncio.Protocol):
         self.turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server.closed(self._handle)
+        self.adopt_all()
         for call in list(self.calls.values()):
             call.lost()
+        self.server.closed(self._handle)
         h2, self._h2 = self._h2, None
         if h2 is not None:
             lib.fl_h2_free(h2)
@@ -80,10 +86,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._h2 is None:
             return
-        if lib.fl_h2_received(self._h2, data, len(data)) < 0:
+        needs = _received(self._h2, data, len(data))
+        if needs == 0:
+            return
+        if needs < 0:
             self._transport.abort()
-        else:
-            self.turn()
+            return
+        if needs & _FAST:
+            self.server.fast.attend(self._h2, needs)
+        self.turn(needs)
 
     def pause_writing(self) -> None:
         if self._h2 is not None:
@@ -96,24 +107,43 @@ class Connection(asyncio.Protocol):
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
-    def turn(self) -> None:
+    def turn(self, needs: int = _NEWS) -> None:
         """Hear what happened, say what is to be said, until there is neither."""
         self._scheduled = False
         if self._h2 is None or self._turning:
             return
         self._turning = True
         try:
-            needs = _NEWS
-            while needs & (_NEWS | _REST):
+            while True:
+                if needs & _REST:
+                    self._transport.write(self._rest())
+                if not needs & (_NEWS | _REST):
+                    break
                 while lib.fl_h2_next(self._h2):
                     self._hear()
                 needs = lib.fl_h2_flush(self._h2)
-                if needs & _REST:
-                    self._transport.write(self._rest())
             if needs & _CLOSE:
                 self._transport.close()
         finally:
             self._turning = False
+
+    def adopted(self, invocation: Invocation, stream: int) -> None:
+        """A call that the fast path began is ours from here on."""
+        dispatcher = self.server.fast.dispatcher
+        assert dispatcher is not None
+        call = self.calls[stream] = AdoptedCall(self, stream, invocation, dispatcher)
+        self.server.calls.add(call)
+
+    def adopt_all(self) -> None:
+        """Every call that the fast path has of this connection."""
+        dispatcher = self.server.fast.dispatcher
+        if self._h2 is not None and dispatcher is not None:
+            while call := lib.fl_h2_fast_call(self._h2):
+                dispatcher.adopt(call)
+
+    def blocked(self) -> None:
+        """The fast path has answered a call, and something is left to do."""
+        self.turn(_REST | _NEWS)
 
     def answer(self, stream: int, message: bytes) -> None:
         """One message and status OK."""
@@ -161,10 +191,11 @@ class Connection(asyncio.Protocol):
         event = self._event
         news = event.news
         stream = event.stream
-        if news & _BEGAN:
-            call = self._begin(event, stream)
-        else:
-            call = self.calls.get(stream)
+        if news & _ADOPT:
+            dispatcher = self.server.fast.dispatcher
+            assert dispatcher is not None
+            dispatcher.adopt(event.call)
+        call = self._begin(event, stream) if news & _BEGAN else self.calls.get(stream)
         if call is None:
             return
         if news & _GONE:
@@ -176,7 +207,7 @@ class Connection(asyncio.Protocol):
         if news & _WRITABLE:
             call.writable()
 
-    def _begin(self, event: Any, stream: int) -> Call | None:
+    def _begin(self, event: Any, stream: int) -> Call | AdoptedCall | None:
         server = self.server
         found = server.methods.get(ffi.unpack(event.path, event.path_size))
         if found is None:
@@ -212,13 +243,16 @@ class Connection(asyncio.Protocol):
             return True
         if event.authorizations != 1:
             return False
-        value = ffi.unpack(event.authorization, event.authorization_size).decode("utf-8", "surrogateescape")
-        return tokens.accept((("authorization", value),))
+        header = ffi.unpack(event.authorization, event.authorization_size)
+        if not tokens.accept((("authorization", header.decode("utf-8", "surrogateescape")),)):
+            return False
+        self.server.fast.learn_token(header)
+        return True
 
     def _rest(self) -> bytes:
         size = ffi.new("size_t *")
         rest = lib.fl_h2_rest(self._h2, size)
-        return bytes(ffi.unpack(rest, size[0]))
+        return bytes(ffi.unpack(rest, size[0])) if size[0] else b""
 
     def _soon(self) -> None:
         """A turn, when others of this round of the loop have had their say, too: one write for all of them."""

@@ -19,6 +19,7 @@ from gateway._native import ffi, lib
 from gateway.addresses import Address
 from gateway.listening import bind_shared, tls_context
 from gateway.rpc import limits
+from gateway.rpc.fast_invoke import AdoptedCall, FastDispatcher, FastInvokes
 from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.http2_call import Call
 from gateway.rpc.http2_connection import Connection
@@ -65,6 +66,7 @@ class Http2Server:
     hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
     is needed.
     ``tls``: certificate chain and private key, the bytes of PEM files. ``engine_limits``: in place of some of ENGINE_LIMITS.
+    ``fast``: the dispatcher again, if it has a fast path for plain invocations.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Http2Server:
         max_calls: int = limits.MAX_CALLS,
         max_connections: int = limits.MAX_CONNECTIONS,
         engine_limits: dict[str, int] | None = None,
+        fast: FastDispatcher | None = None,
     ) -> None:
         self._address = address
         self._tls = tls
         self._health = health_aio.HealthServicer()
-        handlers = InvokeService(dispatcher, region).handlers()
+        self.fast = FastInvokes(fast)
+        handlers = InvokeService(dispatcher, region, self.fast.learn_route).handlers()
         handlers |= FunctionService(control, region).handlers()
         # By path: the handler, and whether a token is needed.
         self.methods: dict[bytes, tuple[grpc.RpcMethodHandler, bool]] = {
@@ -93,11 +97,10 @@ class Http2Server:
         self.tokens = BearerTokens(tokens) if tokens is not None else None
         self.refusal = write_trailers(REFUSAL, REFUSAL_METADATA)
         self.max_calls = max_calls
-        self.calls: set[Call] = set()  # whose methods have not ended
+        self.calls: set[Call | AdoptedCall] = set()  # whose methods have not ended
         self._max_connections = max_connections
         self._engine_limits = ENGINE_LIMITS | (engine_limits or {})
         self._connections: dict[int, Connection] = {}
-        self._next_handle = 1
         self._listener: asyncio.Server | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self.native: Any = None
@@ -113,6 +116,7 @@ class Http2Server:
             raise OSError(f"gRPC cannot listen on {self._address}: {error}") from error
         engine_limits = ffi.new("struct fl_h2_limits *", self._engine_limits)
         self.native = ffi.gc(lib.fl_h2_server_new(engine_limits), lib.fl_h2_server_free)
+        self.fast.begin(self.native, self.tokens is None)
         self._due = ffi.new("uint64_t[]", self._max_connections + 1)
         self._needs = ffi.new("uint32_t[]", self._max_connections + 1)
         port = int(sock.getsockname()[1])
@@ -127,6 +131,10 @@ class Http2Server:
         """What the health service says of this process and its services."""
         await set_health(self._health, serving)
 
+    def tokens_changed(self) -> None:
+        """What was accepted may be so no longer."""
+        self.fast.forget_tokens()
+
     async def stop(self, grace_s: float) -> None:
         """Stop listening, let calls finish for at most ``grace_s``, cancel the rest.  Nothing before ``start``."""
         if self._listener is None:
@@ -137,6 +145,8 @@ class Http2Server:
         for connection in list(self._connections.values()):
             connection.shut(now=False)
         await self._until_none(self._calls_that_count, grace_s)
+        for connection in list(self._connections.values()):
+            connection.adopt_all()
         tasks = [
             task
             for call in list(self.calls)
@@ -160,14 +170,14 @@ class Http2Server:
         """A handle for it; 0: there are too many."""
         if self._listener is None or len(self._connections) >= self._max_connections:
             return 0
-        handle = self._next_handle
-        self._next_handle += 1
+        handle = self.fast.enroll(connection)
         self._connections[handle] = connection
         return handle
 
     def closed(self, handle: int) -> None:
         """It is gone."""
-        self._connections.pop(handle, None)
+        if self._connections.pop(handle, None) is not None:
+            self.fast.leave(handle)
 
     @property
     def open_connections(self) -> int:
@@ -178,7 +188,7 @@ class Http2Server:
 
     def _calls_that_count(self) -> int:
         """Nobody waits for the end of a health watch or a look at the reflection."""
-        return sum(call.protected for call in self.calls)
+        return sum(call.protected for call in self.calls) + int(self.native.fast_calls)
 
     async def _until_none(self, count: Callable[[], int], limit_s: float) -> None:
         """Poll: the sum over many parties, once in a server's life."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -33,6 +34,7 @@ from gateway.rpc.invocations_pb2 import (
     InvokeStreamResponse,
     Receipt,
 )
+from gateway.rpc.metadata import Metadata
 from gateway.rpc.statuses import refuse, refuse_argument
 
 SERVICE = "forklight.v1.Invocations"
@@ -65,11 +67,19 @@ class Dispatcher(Protocol):
         ...
 
 
-class InvokeService:
-    """Invoke and InvokeStream over a dispatcher.  ``region`` is that of names which are not ARNs."""
+# What a function and a qualifier, as a caller spelled them, were resolved to, and the ARN that it was invoked as.
+Learn = Callable[[str, str, FunctionView, str], None]
 
-    def __init__(self, dispatcher: Dispatcher, region: str) -> None:
+
+class InvokeService:
+    """Invoke and InvokeStream over a dispatcher.
+
+    ``region`` is that of names which are not ARNs.  ``learn`` hears of invocations that went well and asked for nothing special.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, region: str, learn: Learn = lambda *_: None) -> None:
         self._dispatcher = dispatcher
+        self._learn = learn
         self._region = region
         self._once_only = OnceOnly(dispatcher.invoke, dispatcher.cancel)
         self._names: dict[
@@ -86,17 +96,7 @@ class InvokeService:
     async def invoke(self, message: bytes, context: ServicerContext) -> bytes:
         """InvokeRequest -> InvokeResponse."""
         request_id, result, with_log = await self._run(message, context)
-        response = InvokeResponse(
-            payload=result.payload,
-            executed_version=result.executed_version,
-            request_id=request_id,
-            receipt=_receipt(result),
-        )
-        if result.kind is ResultKind.FUNCTION_ERROR:
-            response.function_error = "Unhandled"
-        if with_log and result.log_tail:
-            response.log_tail = result.log_tail
-        return response.SerializeToString()
+        return response_of(result, request_id, with_log)
 
     async def invoke_stream(self, message: bytes, context: ServicerContext) -> None:
         """InvokeRequest -> InvokeStreamResponse, InvokeStreamResponse, ..."""
@@ -161,8 +161,11 @@ class InvokeService:
                 # Cancelled by the client, its connection lost, or its deadline passed.
                 self._dispatcher.cancel(invocation)
                 raise
-        if result.kind is not ResultKind.OK and result.kind is not ResultKind.FUNCTION_ERROR:
-            await _refuse_result(context, result, request_id)
+        if result.kind is ResultKind.OK:
+            if not (request.client_context or request.tenant_id or request.log_tail or once_key):
+                self._learn(request.function, request.qualifier, view, invocation.invoked_arn)
+        elif result.kind is not ResultKind.FUNCTION_ERROR:
+            await context.abort(*refusal_of(result, request_id))
         return request_id, result, request.log_tail
 
     def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
@@ -220,27 +223,44 @@ def _receipt(result: Result) -> Receipt:
     )
 
 
-async def _refuse_result(context: ServicerContext, result: Result, request_id: str) -> NoReturn:
-    """End the call with the status of a result that is no answer of the function."""
-    metadata: tuple[tuple[str, str], ...] = (("x-amzn-requestid", request_id),)
+def response_of(result: Result, request_id: str, with_log: bool) -> bytes:
+    """The InvokeResponse of a result that is an answer of the function."""
+    response = InvokeResponse(
+        payload=result.payload,
+        executed_version=result.executed_version,
+        request_id=request_id,
+        receipt=_receipt(result),
+    )
+    if result.kind is ResultKind.FUNCTION_ERROR:
+        response.function_error = "Unhandled"
+    if with_log and result.log_tail:
+        response.log_tail = result.log_tail
+    return response.SerializeToString()
+
+
+def refusal_of(result: Result, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Status, message and trailing metadata of a result that is no answer of the function."""
+    metadata: Metadata = (("x-amzn-requestid", request_id),)
     match result.kind:
         case ResultKind.THROTTLED:
             error = too_many_requests(result.error_message or "ConcurrentInvocationLimitExceeded")
             message = f"{error.message} ({error.members['Reason']})"
             metadata += (("x-amzn-errortype", error.code),)
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message, metadata)
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, message, metadata
         case ResultKind.BAD_EVENT:
             metadata += (("x-amzn-errortype", "InvalidRequestContentException"),)
             message = result.error_message or "The payload is not JSON."
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message, metadata)
+            return grpc.StatusCode.INVALID_ARGUMENT, message, metadata
         case ResultKind.DEADLINE:
             message = result.error_message or "The deadline passed before the function answered."
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, message, metadata)
+            return grpc.StatusCode.DEADLINE_EXCEEDED, message, metadata
         case ResultKind.CANCELLED:
-            message = result.error_message or "The invocation was cancelled."
-            await context.abort(grpc.StatusCode.CANCELLED, message, metadata)
+            return (
+                grpc.StatusCode.CANCELLED,
+                result.error_message or "The invocation was cancelled.",
+                metadata,
+            )
         case _:
             message = result.error_message or "This host cannot run the function now."
             metadata += (("x-amzn-errortype", service_unavailable(message).code),)
-            await context.abort(grpc.StatusCode.UNAVAILABLE, message, metadata)
-    raise AssertionError("abort returned")
+            return grpc.StatusCode.UNAVAILABLE, message, metadata

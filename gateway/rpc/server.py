@@ -90,6 +90,9 @@ class GrpcServer:
         """What the health service says of this process and its services."""
         await set_health(self._health, serving)
 
+    def tokens_changed(self) -> None:
+        """Nothing: they are asked for at every call."""
+
     async def stop(self, grace_s: float) -> None:
         """Stop listening, let calls finish for at most ``grace_s``, cancel the rest.  Nothing before ``start``."""
         if self._server is None:

@@ -143,6 +143,10 @@ void fl_h2_head_complete(struct fl_h2 *h2, struct fl_h2_stream *stream)
         fl_h2_refuse(h2, stream, 8, "Too many answers wait to be read by this client.");
     else if (server->bytes > server->limits.total)
         fl_h2_refuse(h2, stream, 8, "The server has no memory left for calls.");
-    else
+    else if (fl_grpc_is_plain(h2, stream)) {
+        stream->plain = 1; /* Python hears of it when it is complete, or takes long, or is large */
+        stream->news = FL_H2_BEGAN;
+    } else {
         fl_h2_tell(h2, stream, FL_H2_BEGAN);
+    }
 }

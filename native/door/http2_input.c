@@ -129,6 +129,8 @@ static int begin_message(struct fl_h2 *h2, struct fl_h2_stream *stream)
         return -1;
     stream->arriving->compressed = prefix[0];
     stream->prefix_size = 0;
+    if (stream->plain && (size > FL_EVENT_BYTES * 2 || stream->in.first != NULL))
+        fl_grpc_give_up(h2, stream);
     if (large && stream->accepted)
         reserve(h2, stream);
     return 0;
@@ -144,7 +146,7 @@ static void complete_message(struct fl_h2 *h2, struct fl_h2_stream *stream)
     else
         stream->in.first = message;
     stream->in.last = message;
-    if (stream->wanted > 0)
+    if (stream->wanted > 0 && !stream->plain)
         fl_h2_tell(h2, stream, 0);
 }
 
@@ -204,7 +206,7 @@ void fl_h2_input_ended(struct fl_h2 *h2, struct fl_h2_stream *stream)
         return;
     if (stream->arriving != NULL || stream->prefix_size > 0)
         fl_h2_refuse(h2, stream, 13, "The last message is incomplete.");
-    else
+    else if (!stream->plain || !fl_grpc_start(h2, stream))
         fl_h2_tell(h2, stream, 0);
 }
 

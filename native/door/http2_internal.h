@@ -12,6 +12,7 @@ enum {
     FL_H2_OUT_BYTES = 131072, /* handed to the socket at once */
     FL_H2_QUEUE = 4096,       /* frames that wait for a client that takes nothing */
     FL_H2_CONNECTION_WINDOW = 4 * 1024 * 1024,
+    FL_H2_POOLS = 16,                 /* that calls of one read can begin to wait for */
     FL_H2_LARGE_WINDOW = 1024 * 1024, /* of a stream whose message has its memory */
 };
 
@@ -41,10 +42,13 @@ struct fl_h2_stream {
     struct fl_h2_stream *previous, *next; /* of the connection */
     struct fl_h2_stream *next_ready;
     int32_t id;
-    uint32_t news;  /* not told */
-    uint8_t ready;  /* in the list of those that have news */
-    uint8_t known;  /* Python was told that it began */
-    uint8_t closed; /* nghttp2 has forgotten it */
+    uint32_t news;        /* not told */
+    uint8_t ready;        /* in the list of those that have news */
+    uint8_t known;        /* Python was told that it began */
+    uint8_t closed;       /* nghttp2 has forgotten it */
+    uint8_t plain;        /* Python is not told yet: it may become a call of the fast path */
+    struct fl_call *call; /* or has become one */
+    int64_t began_ns;
     /* the head */
     uint8_t refused;  /* enum fl_refusal; what is wrong with it */
     uint8_t typed;    /* its content type is ours */
@@ -89,10 +93,12 @@ struct fl_h2 {
     struct fl_h2_stream *first_ready, *last_ready;
     struct fl_h2_message *told; /* whose bytes server->event shows */
     int fd;
-    uint8_t blocked; /* the transport is writing a rest */
-    uint8_t dead;    /* what is queued is sent, then it is closed */
-    uint8_t hello;   /* its first SETTINGS came */
-    uint8_t closing; /* 1: GOAWAY announced, 2: sent */
+    uint8_t blocked;             /* the transport is writing a rest */
+    uint8_t dead;                /* what is queued is sent, then it is closed */
+    uint8_t hello;               /* its first SETTINGS came */
+    uint8_t closing;             /* 1: GOAWAY announced, 2: sent */
+    uint64_t pools[FL_H2_POOLS]; /* for Python: calls wait there */
+    size_t pool_count;
     uint32_t memory_waiters;
     uint64_t reserved; /* for large messages */
     uint64_t waiting;  /* to be sent */
@@ -114,6 +120,9 @@ struct fl_h2_own {
     struct fl_h2 *connections;
     nghttp2_session_callbacks *callbacks;
     nghttp2_option *options;
+    struct fl_door *door;   /* NULL: no fast path */
+    int open;               /* no token is needed */
+    struct fl_table tokens; /* values of authorization */
     unsigned char out[FL_H2_OUT_BYTES];
 };
 
@@ -164,6 +173,15 @@ void fl_h2_refuse(struct fl_h2 *h2, struct fl_h2_stream *stream, int status, con
 /* The same for what is not gRPC at all. */
 void fl_h2_refuse_http(struct fl_h2 *h2, struct fl_h2_stream *stream, const char *http_status);
 void fl_h2_output_free(struct fl_h2 *h2, struct fl_h2_stream *stream);
+
+/* grpc_invoke.c: plain Invokes. */
+/* Whether this call may become one of the fast path, as far as its head says. */
+int fl_grpc_is_plain(struct fl_h2 *h2, const struct fl_h2_stream *stream);
+/* It is complete: whether it has become one. */
+int fl_grpc_start(struct fl_h2 *h2, struct fl_h2_stream *stream);
+/* It may not after all: Python is told. */
+void fl_grpc_give_up(struct fl_h2 *h2, struct fl_h2_stream *stream);
+void fl_grpc_origin(struct fl_h2 *h2, uint64_t handle);
 
 /* http2_limits.c: one thing too many (-1)? */
 int fl_h2_pinged(struct fl_h2 *h2);

@@ -1,6 +1,9 @@
 /* What a client may do how often, and how long it may be silent: floods, keepalive, stalls. */
 #include "http2_internal.h"
 
+/* A call whose end is late is Python's, which enforces its deadline. */
+enum { FL_H2_PATIENCE_NS = 200000000 };
+
 /* Takes a token; -1: there is none. */
 static int take(struct fl_bucket *bucket, int64_t now, uint32_t burst, uint32_t a_second)
 {
@@ -43,6 +46,8 @@ static void end_idle_messages(struct fl_h2 *h2, int64_t now)
     struct fl_h2_stream *next;
     for (struct fl_h2_stream *stream = h2->streams; stream != NULL; stream = next) {
         next = stream->next;
+        if (stream->plain && now - stream->began_ns > FL_H2_PATIENCE_NS)
+            fl_grpc_give_up(h2, stream);
         int begun = stream->arriving != NULL || stream->prefix_size > 0;
         if (begun && !stream->waits && stream->in.first == NULL &&
             now - stream->received_ns > h2->server->limits.message_idle)

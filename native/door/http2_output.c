@@ -143,6 +143,7 @@ static int append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl
 static void finish(struct fl_h2 *h2, struct fl_h2_stream *stream, int status)
 {
     stream->finished = 1;
+    stream->plain = 0;
     stream->status = status;
     stream->news &= FL_H2_GONE;
     fl_h2_input_free(h2, stream);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 static struct fl_h2_stream *stream_of(nghttp2_session *session, int32_t id)
 {
@@ -132,6 +133,10 @@ static int make_callbacks(struct fl_h2_own *own, const struct fl_h2_limits *limi
     if (nghttp2_session_callbacks_new(&own->callbacks) != 0 ||
         nghttp2_option_new(&own->options) != 0)
         return -1;
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+        return -1;
+    fl_table_begin(&own->tokens, seed, free);
     nghttp2_session_callbacks *callbacks = own->callbacks;
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
@@ -166,6 +171,7 @@ void fl_h2_server_free(struct fl_h2_server *server)
     if (server == NULL)
         return;
     if (server->own != NULL) {
+        fl_table_end(&server->own->tokens);
         nghttp2_session_callbacks_del(server->own->callbacks);
         nghttp2_option_del(server->own->options);
         free(server->own);
@@ -193,7 +199,7 @@ struct fl_h2 *fl_h2_new(struct fl_h2_server *server, uint64_t handle, int fd)
     struct fl_h2 *h2 = calloc(1, sizeof *h2);
     if (h2 == NULL)
         return NULL;
-    h2->origin.handle = handle;
+    fl_grpc_origin(h2, handle);
     h2->server = server;
     h2->fd = fd;
     h2->now = h2->began_ns = h2->received_ns = h2->progress_ns = h2->data_ns = fl_steady_ns();
@@ -240,8 +246,14 @@ int fl_h2_received(struct fl_h2 *h2, const char *data, size_t size)
     h2->now = h2->received_ns = fl_steady_ns();
     if (nghttp2_session_mem_recv2(h2->session, (const uint8_t *)data, size) < 0)
         return -1;
-    /* It makes us answer and does not read. */
-    return nghttp2_session_get_outbound_queue_size(h2->session) > FL_H2_QUEUE ? -1 : 0;
+    if (nghttp2_session_get_outbound_queue_size(h2->session) > FL_H2_QUEUE)
+        return -1; /* it makes us answer and does not read */
+    int needs = h2->first_ready != NULL ? FL_H2_NEWS : fl_h2_flush(h2);
+    if (h2->pool_count > 0)
+        needs |= FL_H2_POOL;
+    if (h2->server->own->door != NULL && h2->server->own->door->nearest_limit != 0)
+        needs |= FL_H2_LIMIT;
+    return needs;
 }
 
 void fl_h2_end(struct fl_h2 *h2, uint32_t error, const char *why)

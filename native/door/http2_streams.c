@@ -16,7 +16,7 @@ struct fl_h2_stream *fl_h2_stream_new(struct fl_h2 *h2, int32_t id)
     stream->wanted = 1;
     stream->head = stream->small;
     stream->head_room = sizeof stream->small;
-    stream->received_ns = h2->now;
+    stream->received_ns = stream->began_ns = h2->now;
     stream->next = h2->streams;
     if (stream->next != NULL)
         stream->next->previous = stream;
@@ -62,7 +62,9 @@ void fl_h2_tell(struct fl_h2 *h2, struct fl_h2_stream *stream, uint32_t news)
 void fl_h2_stream_closed(struct fl_h2 *h2, struct fl_h2_stream *stream)
 {
     stream->closed = 1;
-    if (stream->finished)
+    if (stream->call != NULL)
+        stream->news = FL_H2_ADOPT | FL_H2_GONE;
+    else if (stream->finished)
         stream->news &= FL_H2_GONE; /* by us or, in the client's wrong, not by Python */
     else
         stream->news = stream->known ? FL_H2_GONE : 0;
@@ -80,6 +82,11 @@ static int describe(struct fl_h2 *h2, struct fl_h2_stream *stream, struct fl_h2_
     uint32_t news = stream->news;
     stream->news = 0;
     event->stream = stream->id;
+    if (news & FL_H2_ADOPT) {
+        event->call = stream->call;
+        event->news = news;
+        return stream->call != NULL;
+    }
     if (stream->finished) {
         event->news = news & FL_H2_GONE;
         return event->news != 0;
@@ -87,6 +94,10 @@ static int describe(struct fl_h2 *h2, struct fl_h2_stream *stream, struct fl_h2_
     if (news & FL_H2_BEGAN) {
         stream->known = 1;
         event->timeout_ns = stream->timeout_ns;
+        if (stream->timeout_ns > 0) {
+            int64_t passed = h2->now - stream->began_ns;
+            event->timeout_ns = passed < stream->timeout_ns ? stream->timeout_ns - passed : 0;
+        }
         event->encoding = stream->encoding;
         event->path = stream->head + stream->path;
         event->path_size = stream->path_size;
@@ -116,6 +127,7 @@ int fl_h2_next(struct fl_h2 *h2)
 {
     fl_h2_message_free(h2, h2->told);
     h2->told = NULL;
+    h2->server->event.call = NULL;
     while (h2->first_ready != NULL) {
         struct fl_h2_stream *stream = h2->first_ready;
         h2->first_ready = stream->next_ready;

@@ -10,11 +10,17 @@
  * Python's. A client's mistake ends its call or its connection here, and Python hears of it as
  * FL_H2_GONE.
  *
+ * A warm, plain Invoke need not go to Python at all: where a door is given (fl_h2_set_fast), such a
+ * call becomes one of the fast path (fast_path.h), within its rule that all but the regular is
+ * Python's.
+ *
  * One thread, one loop. A call is named by its connection and its stream; a name that is no longer
  * valid is answered with -1, so that Python may be late.
  */
 #ifndef FORKLIGHT_HTTP2_H
 #define FORKLIGHT_HTTP2_H
+
+#include "fast_path.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -29,14 +35,17 @@ enum {
     FL_H2_MESSAGE = 2,  /* here is a message of the client */
     FL_H2_ENDED = 4,    /* that was its last one */
     FL_H2_WRITABLE = 8, /* most of what was written has left: write more */
-    FL_H2_GONE = 16     /* it is over: the client reset it, or broke a rule and was told so */
+    FL_H2_GONE = 16,    /* it is over: the client reset it, or broke a rule and was told so */
+    FL_H2_ADOPT = 32    /* `call` is to be adopted, before anything else that is told with it */
 };
 
-/* What a connection needs after fl_h2_flush; bits. */
+/* What a connection needs after fl_h2_received or fl_h2_flush; bits. */
 enum {
-    FL_H2_REST = 1, /* the socket did not take everything: fl_h2_rest */
-    FL_H2_NEWS = 2, /* fl_h2_next has something */
-    FL_H2_CLOSE = 4 /* nothing more will be read or written: close the connection, after the rest */
+    FL_H2_REST = 1,  /* the socket did not take everything: fl_h2_rest */
+    FL_H2_NEWS = 2,  /* fl_h2_next has something */
+    FL_H2_CLOSE = 4, /* all is said and heard: close the connection, after the rest */
+    FL_H2_POOL = 8,  /* calls wait for workers: fl_h2_waiting_pool */
+    FL_H2_LIMIT = 16 /* the door's nearest_limit was set */
 };
 
 /* What fl_h2_tick found out about a connection. */
@@ -85,14 +94,16 @@ struct fl_h2_event {
     const char *authorization; /* the last of them */
     const char *head;          /* all fields, pseudo fields too: name, NUL, value, NUL, name, ... */
     const char *message;
+    struct fl_call *call;
 };
 
 /* Of a process: the limits and what all connections have together. */
 struct fl_h2_server {
     struct fl_h2_event event;
     struct fl_h2_limits limits;
-    uint64_t bytes;        /* of messages that are here, both ways */
-    uint64_t connections;  /* */
+    uint64_t bytes; /* of messages that are here, both ways */
+    uint64_t connections;
+    uint64_t fast_calls;   /* under way on the fast path */
     struct fl_h2_own *own; /* C's business */
 };
 
@@ -108,7 +119,8 @@ struct fl_h2 *fl_h2_new(struct fl_h2_server *server, uint64_t handle, int fd);
 /* Calls that Python knows of are not announced as gone. */
 void fl_h2_free(struct fl_h2 *h2);
 
-/* Takes in what came from the client. -1: it does not speak HTTP/2, or too wildly: close at once.
+/* Takes in what came from the client, and answers what needs no Python. Returns what is needed;
+ * without FL_H2_NEWS the flush is done. -1: it does not speak HTTP/2, or too wildly: close at once.
  */
 int fl_h2_received(struct fl_h2 *h2, const char *data, size_t size);
 /* Fills server->event with what happened to one call since it was last told. 0: there is nothing.
@@ -143,6 +155,21 @@ void fl_h2_shutdown(struct fl_h2 *h2, int now);
 /* Once or twice a second. What connections need goes to `handles` and `needs` (FL_H2_FLUSH,
  * FL_H2_ABORT); returns how many do. */
 size_t fl_h2_tick(struct fl_h2_server *server, uint64_t *handles, uint32_t *needs, size_t room);
+
+/* Where plain Invokes may go without Python; `open`: no token is needed. NULL: nowhere. */
+void fl_h2_set_fast(struct fl_h2_server *server, struct fl_door *door, int open);
+/* Values of `authorization` that Python has found valid; copied. */
+void fl_h2_add_token(struct fl_h2_server *server, const char *value, size_t size);
+void fl_h2_forget_tokens(struct fl_h2_server *server);
+/* The key of a route (fl_add_route) for calls of this function and qualifier; its size, or 0:
+ * `room` is too small, or the names are such as no route can have. */
+size_t fl_grpc_route_key(const char *function, size_t function_size, const char *qualifier,
+                         size_t qualifier_size, char *out, size_t room);
+/* A pool (its handle) that calls of this connection have begun to wait for; 0: there is none more.
+ */
+uint64_t fl_h2_waiting_pool(struct fl_h2 *h2);
+/* A call of the fast path that this connection still has: to be adopted before it is freed. */
+struct fl_call *fl_h2_fast_call(struct fl_h2 *h2);
 
 /* A value of grpc-timeout in nanoseconds; -1: malformed. */
 int64_t fl_grpc_timeout(const char *text, size_t size);
