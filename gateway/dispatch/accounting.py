@@ -54,9 +54,17 @@ class Accounting:
     def catch_up(self) -> None:
         """Log what the fast path has answered since the last time."""
         if self._fast.door.records:
-            for number, request_id, started_ms, duration_ns, billed_ms, peak_kib in self._fast.records():
+            for (
+                number,
+                request_id,
+                started_ms,
+                duration_ns,
+                billed_ms,
+                peak_kib,
+                output,
+            ) in self._fast.records():
                 worker = self._workers[number]
-                if not self._shipper.room_for_quiet():
+                if not output and not self._shipper.room_for_quiet():
                     self._shipper.left_out(worker.stream)
                     continue
                 view = worker.pool.view
@@ -65,7 +73,9 @@ class Accounting:
                     request_id, view.version, started_ms, ended_ms, duration_ns, billed_ms, view.memory_mb,
                     peak_kib, None, "success",
                 )  # fmt: skip
-                self._shipper.add(worker.stream, report, report, [], 0)
+                kept = not output or worker.log.admit(len(output))
+                chunks = [(ended_ms, output)] if output and kept else []
+                self._shipper.add(worker.stream, report, report, chunks, 0 if kept else len(output))
         self._fast.door.quiet_left = self._shipper.quiet_left
 
     def _count_left_out(self, worker: Worker) -> None:

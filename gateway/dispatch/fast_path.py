@@ -167,8 +167,9 @@ class FastPath:
         origin.adopted(invocation, stream)
         return invocation
 
-    def records(self) -> Iterator[tuple[int, str, int, int, int, int]]:
-        """What ended since the last time: worker, request id, started (epoch ms), duration (ns), billed ms, peak KiB."""
+    def records(self) -> Iterator[tuple[int, str, int, int, int, int, bytes]]:
+        """What ended since the last time: worker, request id, started (epoch ms), duration (ns), billed ms, peak KiB, and
+        what it wrote."""
         while self.door.records:
             for record in self._records[0 : lib.fl_take_records(self.door, self._records, _RECORDS)]:
                 yield (
@@ -178,6 +179,7 @@ class FastPath:
                     record.duration_ns,
                     record.billed_ms,
                     record.peak_kib,
+                    bytes(ffi.buffer(self.door.outputs + record.output_at, record.output_size)),
                 )
 
 

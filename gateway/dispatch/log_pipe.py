@@ -3,6 +3,9 @@
 The function owns the other end, so it may write anything, at any speed.  Up to ``KEPT_PER_SECOND`` is kept; beyond
 that it is read and counted but not kept; beyond ``READ_PER_TICK`` the pipe is left full until the next tick, which
 slows only the function that floods it.
+
+It is looked into when the worker has answered and at every tick, so that a line costs the loop nothing.  Only one that had
+much to say in one tick is watched, until it is quiet again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 KEPT_PER_SECOND = 1_000_000  # bytes of one worker's output
 READ_PER_TICK = 1_000_000  # bytes between two calls of tick()
 READ_BYTES = 65536  # a pipe's capacity
+WATCH_BYTES = 32768  # in one tick: from then on it is watched
 TAIL_BYTES = 4096
 
 
@@ -34,9 +38,9 @@ class LogPipe:
         "_allowance",
         "_fd",
         "_loop",
-        "_paused",
         "_readable",
         "_refilled",
+        "_watched",
         "_worker",
         "chunks",
         "dropped",
@@ -51,11 +55,10 @@ class LogPipe:
         self._allowance = KEPT_PER_SECOND
         self._readable = READ_PER_TICK
         self._refilled = 0.0
-        self._paused = False
+        self._watched = False
         self.chunks: list[tuple[int, bytes]] = []
         self.dropped = 0  # bytes since the last take
         self.tail = b""  # last bytes of this invocation's output that were taken before its end
-        loop.add_reader(fd, self.on_readable)
 
     def on_readable(self) -> None:
         """One read; called by the loop."""
@@ -66,7 +69,7 @@ class LogPipe:
         except OSError:
             data = b""
         if not data:
-            self._pause()  # every writer is gone; nothing more can come
+            self._watch(False)  # every writer is gone; nothing more can come
             self._readable = -1
             return
         self._keep(data)
@@ -99,21 +102,28 @@ class LogPipe:
         return chunks
 
     def tick(self, now_s: float) -> None:
-        """Refill the budgets and read on.  ``now_s`` is any steady clock."""
+        """Read what came, refill the budgets, and decide whether to watch.  ``now_s`` is any steady clock."""
         if self._readable < 0:
             return
+        if not self._watched:
+            self.drain()
+        self._watch(READ_PER_TICK - self._readable >= WATCH_BYTES)
         self._readable = READ_PER_TICK
         if now_s - self._refilled >= 1.0:
             self._refilled = now_s
             self._allowance = KEPT_PER_SECOND
-        if self._paused:
-            self._paused = False
-            self._loop.add_reader(self._fd, self.on_readable)
+
+    def admit(self, size: int) -> bool:
+        """Whether output that the fast path has read is within the budget."""
+        if size > self._allowance:
+            return False
+        self._allowance -= size
+        return True
 
     def close(self) -> None:
         """Idempotent."""
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+            self._watch(False)
             os.close(self._fd)
             self._fd = -1
             self._readable = -1
@@ -129,9 +139,11 @@ class LogPipe:
         self._readable -= size
         if self._readable <= 0:
             self._readable = 0
-            self._pause()
+            self._watch(False)
 
-    def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
+    def _watch(self, wanted: bool) -> None:
+        if wanted and not self._watched:
+            self._loop.add_reader(self._fd, self.on_readable)
+        elif self._watched and not wanted:
             self._loop.remove_reader(self._fd)
+        self._watched = wanted

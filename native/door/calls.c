@@ -374,7 +374,7 @@ void fl_worker_free(struct fl_worker *worker)
 }
 
 static void record(struct fl_door *door, struct fl_worker *worker, const struct fl_call *call,
-                   const struct fl_measures *measures)
+                   const struct fl_measures *measures, uint32_t output_size)
 {
     struct fl_tables *own = door->own;
     struct fl_pool *pool = worker->pool;
@@ -389,17 +389,21 @@ static void record(struct fl_door *door, struct fl_worker *worker, const struct 
         pool->service_ns = measures->handler_ns;
     else
         pool->service_ns += (measures->handler_ns - pool->service_ns) / 8;
-    if (door->quiet_left == 0 || door->records == FL_RECORDS) {
+    if (output_size == 0 && (door->quiet_left == 0 || door->records == FL_RECORDS)) {
         worker->left_out++;
         return;
     }
-    door->quiet_left--;
+    if (output_size == 0)
+        door->quiet_left--;
     struct fl_record *line = &own->records[(own->first_record + door->records++) % FL_RECORDS];
     line->worker = worker->handle;
     line->started_ms = worker->started_ms;
     line->duration_ns = measures->duration_ns;
     line->billed_ms = measures->billed_ms;
     line->peak_kib = measures->peak_kib;
+    line->output_at = own->outputs_used;
+    line->output_size = output_size;
+    own->outputs_used += output_size;
     memcpy(line->nonce, call->nonce, sizeof line->nonce);
 }
 
@@ -411,6 +415,8 @@ size_t fl_take_records(struct fl_door *door, struct fl_record *out, size_t count
         out[taken] = own->records[own->first_record];
         own->first_record = (own->first_record + 1) % FL_RECORDS;
     }
+    if (door->records == 0)
+        own->outputs_used = 0;
     return taken;
 }
 
@@ -421,11 +427,26 @@ static int is_plain_answer(const struct fl_worker *worker, const unsigned char *
     if (size < sizeof *answer || worker->output || worker->broken)
         return 0;
     memcpy(answer, input, sizeof *answer);
-    int waiting = 0;
     return answer->head.kind == RESULT && answer->head.meta_size == 0 &&
            (size_t)answer->head.length + sizeof answer->head == size &&
-           memcmp(answer->head.nonce, worker->call->nonce, sizeof answer->head.nonce) == 0 &&
-           ioctl(worker->log_fd, FIONREAD, &waiting) == 0 && waiting == 0;
+           memcmp(answer->head.nonce, worker->call->nonce, sizeof answer->head.nonce) == 0;
+}
+
+/* Takes what the worker wrote: it has answered, so that is complete. Its size, or -1: Python takes
+ * it. */
+static int take_output(struct fl_door *door, const struct fl_worker *worker)
+{
+    struct fl_tables *own = door->own;
+    int waiting = 0;
+    if (ioctl(worker->log_fd, FIONREAD, &waiting) != 0)
+        return -1;
+    if (waiting == 0)
+        return 0;
+    if (waiting > FL_OUTPUT_BYTES || door->records == FL_RECORDS ||
+        own->outputs_used + (uint32_t)waiting > FL_OUTPUTS)
+        return -1;
+    ssize_t size = read(worker->log_fd, own->outputs + own->outputs_used, (size_t)waiting);
+    return size > 0 ? (int)size : -1;
 }
 
 /* The worker's next: what waits here, what waits in Python, or a rest. */
@@ -463,7 +484,10 @@ enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worke
     if (size < 0)
         size = 0;
     struct answer_head answer;
-    if (!is_plain_answer(worker, input, (size_t)size, &answer)) {
+    int output_size = -1;
+    if (is_plain_answer(worker, input, (size_t)size, &answer))
+        output_size = take_output(door, worker);
+    if (output_size < 0) {
         door->input = input;
         door->input_size = (size_t)size;
         return FL_PYTHON;
@@ -479,7 +503,7 @@ enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worke
                               ? (int64_t)answer.handler_ns
                               : measures.duration_ns;
     measures.billed_ms = (measures.duration_ns + 999999) / 1000000;
-    record(door, worker, call, &measures);
+    record(door, worker, call, &measures, (uint32_t)output_size);
     worker->call = NULL;
     worker->pool->busy--;
     /* Before the answer goes out: it can work while we write. */

@@ -40,6 +40,7 @@ struct fl_door *fl_door_new(const int64_t *bounds, size_t count)
         return NULL;
     }
     door->own = own;
+    door->outputs = own->outputs;
     own->random_used = sizeof own->random;
     memcpy(own->bounds, bounds, count * sizeof *bounds);
     own->bound_count = count;

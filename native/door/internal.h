@@ -13,7 +13,9 @@ enum {
     FL_META_BYTES = 2048,   /* of what goes to the worker with it */
     FL_BOUNDS = 31,
     FL_RECORDS = 1024,
-    FL_FIELDS = 48, /* header fields of a request; more are Python's */
+    FL_OUTPUTS = 262144,    /* bytes that workers wrote, of all records */
+    FL_OUTPUT_BYTES = 8192, /* of one; more is Python's */
+    FL_FIELDS = 48,         /* header fields of a request; more are Python's */
 };
 
 /* What only C knows of a door. */
@@ -22,6 +24,8 @@ struct fl_tables {
     struct fl_table scopes; /* values: struct fl_scope */
     struct fl_record records[FL_RECORDS];
     uint32_t first_record;
+    unsigned char outputs[FL_OUTPUTS];
+    uint32_t outputs_used;
     int64_t bounds[FL_BOUNDS];
     size_t bound_count;
     char open_region[40]; /* of unsigned requests; empty: there are none */

@@ -42,8 +42,9 @@ struct fl_door {
     int64_t nearest_limit; /* steady ns; a caller's own limit nearer than the next tick; 0: none.
                               Python takes it and sets it to 0 */
     uint32_t records;      /* how many wait in fl_take_records */
-    uint32_t quiet_left;   /* invocations that still get log lines in this second */
-    struct fl_tables *own; /* C's business */
+    const unsigned char *outputs; /* what they wrote: see struct fl_record */
+    uint32_t quiet_left;          /* invocations that still get log lines in this second */
+    struct fl_tables *own;        /* C's business */
 };
 
 /* The workers of one function version. `idle`: a list, the warmest first. */
@@ -86,7 +87,7 @@ struct fl_worker {
     int log_fd;
     uint8_t listed; /* in the pool's list */
     uint8_t plain;  /* ready, warm and in order: may run fast calls */
-    uint8_t output; /* its output was read already and waits in Python */
+    uint8_t output; /* output of it was read by Python and waits there */
     uint8_t broken; /* it took a part of an event: nothing it says counts any more */
 };
 
@@ -108,7 +109,7 @@ struct fl_call {
     size_t meta_size;
 };
 
-/* What log lines need of one invocation that wrote nothing itself. */
+/* What log lines need of one invocation, and where in door->outputs stands what it wrote itself. */
 struct fl_record {
     uint64_t worker; /* handle */
     int64_t started_ms;
@@ -116,6 +117,8 @@ struct fl_record {
     int64_t billed_ms;
     int64_t peak_kib;
     unsigned char nonce[16];
+    uint32_t output_at;
+    uint32_t output_size;
 };
 
 /* One HTTP/1.1 connection. */
@@ -199,7 +202,8 @@ void fl_http_release(struct fl_http *http, char *out);
  * anything here. */
 const unsigned char *fl_http_rest(struct fl_http *http, size_t *size);
 
-/* Copies records out, the oldest first; how many. */
+/* Copies records out, the oldest first; how many. What they wrote stays until the next call of
+ * anything here. */
 size_t fl_take_records(struct fl_door *door, struct fl_record *out, size_t count);
 
 /* For tests: SHA-256 as the signature check uses it. `portable`: not the processor's own

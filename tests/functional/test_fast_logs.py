@@ -1,0 +1,62 @@
+"""What a function writes during plain, warm calls: every line arrives, between the START and END of its own invocation."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.support.deploy import function, invoke
+from tests.support.server import Server
+
+PRINTS = """
+import sys
+def handler(event, context):
+    if event["many"]:
+        for number in range(event["many"]):
+            print("x" * 1000, number)
+    print("line of", event["n"])
+    sys.stderr.write("no end " + str(event["n"]))
+    return event["n"]
+"""
+
+
+def lines_of(server: Server, name: str, ends: int) -> list[str]:
+    """All of the function's log, once it has so many invocations."""
+    logs = server.client("logs")
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found: list[str] = []
+        token: dict[str, Any] = {}
+        while True:
+            page = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}", **token)
+            found += [event["message"] for event in page["events"]]
+            if "nextToken" not in page:
+                break
+            token = {"nextToken": page["nextToken"]}
+        if sum(line.startswith("REPORT") for line in found) >= ends:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("the log is not complete")
+
+
+def test_every_line_belongs_to_its_invocation(start_server: Callable[..., Server]) -> None:
+    server = start_server("--doors", "1")
+    client = server.client()
+    with function(client, PRINTS) as name:
+        ids = []
+        for n in range(40):
+            # Some write more than the fast path takes along, some more than a pipe holds.
+            many = {10: 20, 20: 100, 30: 300}.get(n, 0)
+            answer, response = invoke(client, name, {"n": n, "many": many})
+            assert answer == n
+            ids.append(response["ResponseMetadata"]["RequestId"])
+        text = "".join(lines_of(server, name, 40))
+    for n, request_id in enumerate(ids):
+        own = re.search(f"START RequestId: {request_id}.*?END RequestId: {request_id}\n", text, re.DOTALL)
+        assert own is not None, n
+        assert f"line of {n}\n" in own[0]
+        assert f"no end {n}\n" in own[0]
+        assert own[0].count("START") == 1
+        assert own[0].count("x" * 1000) == {10: 20, 20: 100, 30: 300}.get(n, 0)
