@@ -29,6 +29,7 @@ class LentWorker:
     fork_us: int
     channel_fd: int
     log_fd: int
+    restored: bool = False  # from a snapshot: `init_us` is what its after-fork work took
 
 
 @dataclass(slots=True)
@@ -145,6 +146,7 @@ class SupervisorClient:
             fork_us=int(str(message["fork_us"])),
             channel_fd=fds[0],
             log_fd=fds[1],
+            restored=bool(message.get("restored")),
         )
         waiter = self._waiting.pop(int(str(message["id"])), None)
         if waiter is None:

@@ -52,6 +52,7 @@ class DoorPeer:
                 "ready": worker.ready,
                 "init_us": worker.init_us,
                 "fork_us": fork_us,
+                "restored": worker.shell is None,
             },
             [worker.channel_fd, worker.log_fd],
         )

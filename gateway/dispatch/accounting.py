@@ -23,11 +23,12 @@ def receipt_of(
 ) -> Receipt:
     """Durations in ns.  Billed is what the host measured; the guest's own figures are never more than that."""
     cold = worker.cold
+    restored = worker.restored
     return Receipt(
         (worker.started_ns - invocation.admitted_ns) // 1000,
         worker.fork_us if cold else 0,
-        0,
-        worker.init_us if cold else 0,
+        worker.init_us if cold and restored else 0,
+        worker.init_us if cold and not restored else 0,
         (handler_ns if handler_ns < duration else duration) // 1000,
         (duration + 999_999) // 1_000_000,
         cpu_ns,
@@ -86,7 +87,7 @@ class Accounting:
     def started(self, worker: Worker) -> None:
         """A new worker begins a stream of its own."""
         view = worker.pool.view
-        line = init_start_line(view.runtime, view.region)
+        line = init_start_line(view.runtime, view.region, worker.restored)
         self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
 
     def is_quiet(self, worker: Worker, invocation: Invocation) -> bool:
@@ -189,6 +190,7 @@ def _report(
         receipt.billed_ms,
         view.memory_mb,
         receipt.peak_kib,
-        receipt.init_us if receipt.cold else None,
+        receipt.init_us if receipt.cold and not worker.restored else None,
         status,
+        restore_us=receipt.restore_us if receipt.cold and worker.restored else None,
     )

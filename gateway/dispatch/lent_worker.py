@@ -76,6 +76,7 @@ class Worker:
         "log",
         "pool",
         "ready",
+        "restored",
         "sent",
         "started_logged",
         "started_ms",
@@ -93,6 +94,7 @@ class Worker:
         self.fd = lent.channel_fd
         self.init_us = lent.init_us
         self.fork_us = lent.fork_us
+        self.restored = lent.restored  # from a snapshot: its init was a restore
         os.set_blocking(self.fd, False)
         version = pool.view.version
         day = time.strftime("%Y/%m/%d", time.gmtime(lent.born))

@@ -26,6 +26,7 @@ class Report:
     status: str  # "success" | "error" | "timeout"
     error_type: str = ""
     note: str = ""  # a further line before END, such as the time-out's
+    restore_us: int | None = None  # of the first call of a worker from a snapshot, instead of init_us
 
 
 def start_line(report: Report) -> str:
@@ -47,6 +48,11 @@ def closing_lines(report: Report) -> list[str]:
     )
     if report.init_us is not None:
         line += f"Init Duration: {report.init_us / 1000:.2f} ms\t"
+    if report.restore_us is not None:
+        billed_ms = -(-report.restore_us // 1000)
+        line += (
+            f"Restore Duration: {report.restore_us / 1000:.2f} ms\tBilled Restore Duration: {billed_ms} ms\t"
+        )
     if report.status == "timeout":
         line += "Status: timeout"
     elif report.error_type:
@@ -72,6 +78,8 @@ def closing_records(report: Report) -> list[str]:
     }
     if report.init_us is not None:
         metrics["initDurationMs"] = round(report.init_us / 1000, 3)
+    if report.restore_us is not None:
+        metrics["restoreDurationMs"] = round(report.restore_us / 1000, 3)
     record: dict[str, object] = {
         "requestId": report.request_id,
         "metrics": metrics,
@@ -87,11 +95,11 @@ def closing_records(report: Report) -> list[str]:
     ]
 
 
-def init_start_line(runtime: str, region: str) -> str:
-    """First line of a new worker's stream."""
+def init_start_line(runtime: str, region: str, restored: bool = False) -> str:
+    """First line of a new worker's stream.  ``restored``: from a snapshot."""
     number = runtime.removeprefix("python")
     return (
-        f"INIT_START Runtime Version: python:{number}.forklight\t"
+        f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: python:{number}.forklight\t"
         f"Runtime Version ARN: arn:aws:lambda:{region}::runtime:{runtime}"
     )
 

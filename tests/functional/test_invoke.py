@@ -274,6 +274,19 @@ def handler(event, context):
     assert len({answer[2] for answer in answers}) == 5
 
 
+def test_a_worker_from_a_snapshot_reports_its_restore_not_an_init(client: Any) -> None:
+    source = "def handler(event, context):\n    return 1\n"
+    for snapshot, phase, other in (("on", "Restore", "Init"), ("off", "Init", "Restore")):
+        with function(client, source, snapshot=snapshot) as name:
+            _, response = invoke(client, name, LogType="Tail")
+            tail = base64.b64decode(response["LogResult"]).decode()
+            assert re.search(rf"\t{phase} Duration: \d+\.\d\d ms\t", tail)
+            assert f"\t{other} Duration" not in tail
+            _, response = invoke(client, name, LogType="Tail")
+            tail = base64.b64decode(response["LogResult"]).decode()
+            assert "Restore Duration" not in tail and "Init Duration" not in tail
+
+
 def test_auto_falls_back_when_a_fork_cannot_carry_a_thread_and_says_why(client: Any) -> None:
     source = """
 import threading, time
