@@ -1,6 +1,6 @@
 /* A connection from arbitrary bytes. Before each piece, one byte says how long it is and what is
  * done with its calls. */
-#include "http2.h"
+#include "http2_internal.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -35,6 +35,10 @@ static void act(struct fl_h2 *h2, const struct fl_h2_event *event, unsigned how)
 {
     static char message[70000];
     int32_t stream = event->stream;
+    if (event->news & FL_H2_ADOPT) {
+        fl_call_adopt(event->call);
+        fl_call_free(event->call);
+    }
     if (event->news & FL_H2_BEGAN) {
         /* All of it must be there to be read. */
         unsigned sum = 0;
@@ -83,6 +87,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
     struct fl_h2_server *server = fl_h2_server_new(&limits);
+    static struct fl_door *door;
+    static struct fl_pool *pool;
+    if (door == NULL) {
+        char key[64];
+        door = fl_door_new(&(int64_t){1}, 1);
+        pool = fl_pool_new(7, 1000000000, 1, "$LATEST");
+        fl_add_route(door, key, fl_grpc_route_key("echo", 4, NULL, 0, key, sizeof key), pool, "{}",
+                     2, "", "");
+    }
+    pool->busy = 1;
+    pool->service_ns = 0;
+    fl_h2_set_fast(server, door, 1);
     struct fl_h2 *h2 = fl_h2_new(server, 1, -1);
     uint64_t handle;
     uint32_t need;
@@ -98,13 +114,31 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(copy, data, piece);
         over = fl_h2_received(h2, copy, piece) < 0 || turn(h2, server, how);
         free(copy);
+        while (fl_h2_waiting_pool(h2) != 0)
+            ;
+        struct fl_call *call = how & 0x80 ? pool->first : NULL;
+        if (call != NULL) { /* its worker has come, and has answered */
+            unsigned char answer[FL_HEADROOM + 2] = {0};
+            const struct fl_measures measures = {1, 2, 3, 4, 5, 6};
+            pool->first = call->next;
+            pool->last = pool->first == NULL ? NULL : pool->last;
+            pool->waiting--;
+            call->queued = 0;
+            call->from->answer(door, call, answer + FL_HEADROOM, 2, &measures);
+            fl_call_free(call);
+            over |= turn(h2, server, how);
+        }
         data += piece, size -= piece;
         if (how == 0xFF)
             fl_h2_tick(server, &handle, &need, 1);
         if (how == 0xFE)
             fl_h2_shutdown(h2, size & 1);
     }
+    for (struct fl_call *call; (call = fl_h2_fast_call(h2)) != NULL; fl_call_free(call))
+        fl_call_adopt(call);
     fl_h2_free(h2);
+    if (pool->waiting != 0 || server->fast_calls != 0)
+        __builtin_trap();
     if (server->bytes != 0 || server->connections != 0)
         __builtin_trap();
     fl_h2_server_free(server);

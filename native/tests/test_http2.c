@@ -150,24 +150,34 @@ static void hear(void)
     }
 }
 
+/* What the server's socket did not take, to the client. */
+static void deliver(void)
+{
+    size_t size;
+    const char *rest = fl_h2_rest(h2, &size);
+    CHECK_INT(nghttp2_session_mem_recv2(client, (const uint8_t *)rest, size), size);
+}
+
+static void arrive(const char *data, size_t size)
+{
+    int needs = fl_h2_received(h2, data, size);
+    CHECK(needs >= 0);
+    if (needs & FL_H2_REST)
+        deliver();
+}
+
 /* Carries bytes both ways until both are silent. */
 static void pump(void)
 {
     for (int busy = 1; busy;) {
         const uint8_t *data;
-        size_t size;
         busy = 0;
         for (nghttp2_ssize n; (n = nghttp2_session_mem_send2(client, &data)) > 0; busy = 1)
             for (size_t i = 0; i < (size_t)n; i += piece)
-                CHECK_INT(fl_h2_received(h2, (const char *)data + i,
-                                         (size_t)n - i < piece ? (size_t)n - i : piece),
-                          0);
+                arrive((const char *)data + i, (size_t)n - i < piece ? (size_t)n - i : piece);
         hear();
-        while (fl_h2_flush(h2) & FL_H2_REST) {
-            const char *rest = fl_h2_rest(h2, &size);
-            CHECK_INT(nghttp2_session_mem_recv2(client, (const uint8_t *)rest, size), size);
-            busy = 1;
-        }
+        for (; fl_h2_flush(h2) & FL_H2_REST; busy = 1)
+            deliver();
         hear();
     }
 }
