@@ -19,6 +19,7 @@ from benchmarks.openloop import Target
 from benchmarks.openloop import run as run_open_loop
 from benchmarks.report import Figure, Options, median, percentile
 from tests.support.leaks import descendants, resident_kib
+from tests.support.processes import alive
 from tests.support.server import Server
 
 SEED = 7
@@ -104,6 +105,15 @@ def park(server: Server, functions: list[str], until: float) -> None:
         hold_s = min(LONGEST_WAVE_S, 2 * wave(server, name, WAVE, hold_s))
 
 
+def private_of(pids: list[int]) -> list[float]:
+    """Of each that is still there: the pool may give one up meanwhile."""
+    sizes = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            sizes.append(float(private_kib(pid)))
+    return sizes
+
+
 def parked(options: Options) -> list[Figure]:
     wanted = QUICK_PARKED if options.quick else PARKED
     functions = [f"parked{number}" for number in range(wanted // WAVE)]
@@ -115,9 +125,9 @@ def parked(options: Options) -> list[Figure]:
         parking_s = time.monotonic() - started
         time.sleep(1.0)
         used_kib = before_kib - available_kib()
-        idle = [pid for pid in ours.workers(server) if pid not in zygotes]
+        idle = [pid for pid in ours.workers(server) if pid not in zygotes and alive(pid)]
         sample = random.Random(SEED).sample(idle, min(SAMPLE, len(idle)))
-        private = median([private_kib(pid) for pid in sample]) / 1024
+        private = median(private_of(sample)) / 1024
     made = len(idle)
     return [
         Figure(
