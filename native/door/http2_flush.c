@@ -32,6 +32,7 @@ static int keep_rest(struct fl_h2 *h2, const unsigned char *data, size_t size)
         return FL_H2_CLOSE;
     memcpy(h2->rest, data, size);
     h2->rest_size = size;
+    h2->rest_taken = 0;
     return FL_H2_REST;
 }
 
@@ -65,6 +66,8 @@ int fl_h2_flush(struct fl_h2 *h2)
 {
     unsigned char *out = h2->server->own->out;
     int needs = 0;
+    if (h2->rest != NULL && !h2->rest_taken)
+        return FL_H2_REST | (h2->first_ready != NULL ? FL_H2_NEWS : 0); /* nothing overtakes it */
     free(h2->rest);
     h2->rest = NULL;
     h2->rest_size = 0;
@@ -84,7 +87,8 @@ int fl_h2_flush(struct fl_h2 *h2)
 
 const char *fl_h2_rest(struct fl_h2 *h2, size_t *size)
 {
-    *size = h2->rest_size;
+    *size = h2->rest_taken ? 0 : h2->rest_size;
+    h2->rest_taken = 1;
     return (const char *)h2->rest;
 }
 

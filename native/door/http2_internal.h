@@ -112,8 +112,9 @@ struct fl_h2 {
     int64_t ping_sent_ns; /* 0: none is unanswered */
     int64_t pinged_ns;    /* the client's last */
     int64_t closing_ns;
-    unsigned char *rest;
+    unsigned char *rest; /* what the socket did not take */
     size_t rest_size;
+    uint8_t rest_taken; /* somebody writes it */
 };
 
 struct fl_h2_own {

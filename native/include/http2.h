@@ -143,7 +143,8 @@ int fl_h2_finish(struct fl_h2 *h2, int32_t stream, int status, const char *field
 
 /* Writes to the socket what is to be sent. */
 int fl_h2_flush(struct fl_h2 *h2);
-/* What the socket did not take; valid until the next flush. */
+/* What the socket did not take, once: the caller writes it. Valid until the next flush; until it is
+ * taken, nothing is flushed. */
 const char *fl_h2_rest(struct fl_h2 *h2, size_t *size);
 /* Whether somebody else is still writing a rest: nothing is written meanwhile. */
 void fl_h2_set_blocked(struct fl_h2 *h2, int blocked);
