@@ -5,7 +5,7 @@
  * more of the file. jemalloc, for one, counts on the zeros. So only memory is taken whose owner
  * does neither: data of loaded libraries, glibc's heap, arenas of CPython's object allocator, and
  * large blocks of glibc's malloc. Of such a block the last page stays behind: mremap refuses to
- * extend what is two mappings, and realloc copies then. */
+ * extend what is two mappings, and realloc copies then. The largest become huge pages instead. */
 #include "remap.h"
 
 #include <dlfcn.h>
@@ -18,6 +18,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_COLLAPSE /* Linux 6.1 */
+#define MADV_COLLAPSE 25
+#endif
+
 enum {
     MAX_ARENAS = 16 * 1024,
     MAX_BEFORE = 1024,
@@ -25,6 +29,10 @@ enum {
     LINE_BYTES = 64 * 1024,
     /* Each is two mappings more at each fork; the page tables of less are cheaper to copy. */
     MIN_BLOCK_BYTES = 1 << 20,
+    /* From here on huge pages are better still, and what does not fill one at either end is little.
+     */
+    MIN_HUGE_BLOCK_BYTES = 16 << 20,
+    HUGE_PAGE_BYTES = 2 << 20,
     /* Looking for untouched pages touches them: address space that is only reserved is left. */
     MAX_UNTOUCHED_KIB = 64 * 1024,
     RSEQ_BYTES = 32,
@@ -152,6 +160,19 @@ static size_t block_at(const struct fg_search *search, size_t address, size_t en
     return size <= end - address ? size : 0;
 }
 
+/* Whether the block is in huge pages now: a fork then copies one entry for 512 pages, and a worker
+ * that reads the block, as one does that holds a model, has no faults at all. */
+static int make_huge(size_t start, size_t end, const struct mapping *mapping)
+{
+    size_t first = (start + HUGE_PAGE_BYTES - 1) & ~((size_t)HUGE_PAGE_BYTES - 1);
+    size_t last = end & ~((size_t)HUGE_PAGE_BYTES - 1);
+    /* Untouched pages would take memory. */
+    if (end - start < MIN_HUGE_BLOCK_BYTES ||
+        mapping->resident_kib < (mapping->end - mapping->start) / 1024 * 15 / 16)
+        return 0;
+    return madvise((void *)first, last - first, MADV_COLLAPSE) == 0;
+}
+
 /* ---- the list -------------------------------------------------------------------------------- */
 
 static int append(struct fg_search *search, size_t start, size_t end, const struct mapping *mapping)
@@ -208,7 +229,7 @@ static int add_pieces(struct fg_search *search, const struct mapping *mapping)
             continue;
         if (own || mapping->heap)
             failed = add(search, at, next, mapping);
-        else if (block >= MIN_BLOCK_BYTES)
+        else if (block >= MIN_BLOCK_BYTES && !make_huge(at, next, mapping))
             failed = add(search, at, next - search->page, mapping);
     }
     return failed;
