@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,57 @@ def test_what_is_not_plain_is_answered_all_the_same(tmp_path: Path, line: str) -
     go(test())
 
 
+def test_a_server_that_stops_lets_fast_calls_finish(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fast_door(tmp_path) as d:
+            busy, waiting, idle = [await d.warm(ask()) for _ in range(3)]
+            await busy.send(ask("sleep", s=0.3))
+            await waiting.send(ask("sleep", s=0.3))
+            await asyncio.sleep(0.05)
+            d.fast.stop_listening()
+            assert await idle.reader.read() == b""
+            for client in (busy, waiting):
+                answer = await client.answer()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert await client.reader.read() == b""
+            assert d.bench.dispatcher.unfinished == 0
+
+    go(test())
+
+
+def test_supervisor_lost_in_the_middle_of_fast_calls(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fast_door(tmp_path) as d:
+            client, other = await d.warm(ask()), await d.connect()
+            await client.send(ask("sleep", s=3))
+            await asyncio.sleep(0.05)
+            d.bench.lender.lost = True
+            d.bench.dispatcher.lost()
+            assert (await client.answer()).status == 503
+            await other.send(ask())
+            assert (await other.answer()).status == 503
+
+    go(test())
+
+
+def test_a_fast_call_is_timed_out_in_time(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fast_door(tmp_path, timeout_s=0.4) as d:
+            client = await d.warm(ask())
+            began = time.monotonic()
+            await client.send(ask("sleep", s=5))
+            answer = await client.answer()
+            assert 0.4 <= time.monotonic() - began < 0.6
+            assert answer.json["errorType"] == "Sandbox.Timedout"
+            assert answer.json["errorMessage"].startswith(f"RequestId: {answer.headers['x-amzn-requestid']} ")
+            assert ("kill", "timeout") in d.bench.lender.calls
+            await d.warm(ask(), client)
+
+    go(test())
+
+
 def test_time_outs(tmp_path: Path) -> None:
-    limits = Limits(header_s=0.5, body_idle_s=2.5, keep_alive_s=0.5)
+    limits = Limits(header_s=0.6, body_idle_s=2.5, keep_alive_s=0.6)
 
     async def test() -> None:
         async with fast_door(tmp_path, limits=limits) as d:
@@ -137,7 +187,7 @@ def test_time_outs(tmp_path: Path) -> None:
             assert (await slow_head.answer()).status == 408
             assert await kept.reader.read() == b""
             assert (await dripping.answer()).status == 408
-            assert time.monotonic() - began < 1.3  # 0.5 s, and the clock's tick
+            assert time.monotonic() - began < 1.4  # 0.6 s, and the clock's tick
             drops.cancel()
             await asyncio.sleep(began + 1.6 - time.monotonic())
             await slow_body.send(ask()[-5:])
@@ -154,7 +204,7 @@ def test_no_time_out_of_a_connection_ends_a_call(tmp_path: Path, event: dict[str
     )
 
     async def test() -> None:
-        async with fast_door(tmp_path, code, limits=Limits(header_s=0.3, keep_alive_s=0.3)) as d:
+        async with fast_door(tmp_path, code, limits=Limits(header_s=0.6, keep_alive_s=0.6)) as d:
             (await d.warm(signed("g"))).writer.close()
             client = await d.connect()
             await client.send(signed("g", json.dumps(event).encode()))
@@ -166,7 +216,7 @@ def test_no_time_out_of_a_connection_ends_a_call(tmp_path: Path, event: dict[str
 
 def test_idle_connection_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
     async def test() -> None:
-        async with fast_door(tmp_path, limits=Limits(header_s=0.3, keep_alive_s=1.2)) as d:
+        async with fast_door(tmp_path, limits=Limits(header_s=0.6, keep_alive_s=1.2)) as d:
             client = await d.warm(ask())
             for _ in range(4):
                 await asyncio.sleep(0.6)
@@ -178,7 +228,7 @@ def test_idle_connection_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
 
 def test_client_that_does_not_read_gets_everything_later(tmp_path: Path) -> None:
     async def test() -> None:
-        async with fast_door(tmp_path, ECHO, limits=Limits(header_s=0.3, keep_alive_s=4)) as d:
+        async with fast_door(tmp_path, ECHO, limits=Limits(header_s=0.6, keep_alive_s=4)) as d:
             body = json.dumps("x" * 32_000).encode()
             request = signed("g", body)
             (await d.warm(request)).writer.close()
@@ -350,7 +400,7 @@ def test_log_lines_come_once_in_order_with_the_right_ids(tmp_path: Path) -> None
             ]
             assert seen == wanted
             stamps = [row[3] for row in d.bench.shipped]
-            assert stamps == sorted(stamps)
+            assert all(later >= earlier - 1 for earlier, later in pairwise(stamps))  # of rounding
 
     go(test())
 
