@@ -4,10 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Of the worker's channel: sandbox/channel.py. All integers are little endian. */
@@ -34,53 +31,6 @@ struct __attribute__((packed)) answer_head {
 
 /* As in gateway/dispatch/worker_pool.py, which explains them. */
 enum { SHORT_HANDLER_NS = 100000, IDLE_PATIENCE_NS = 1000000, MAX_WAITING = 10000 };
-
-int64_t fl_steady_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t fl_epoch_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-void fl_new_nonce(struct fl_door *door, unsigned char nonce[16])
-{
-    struct fl_tables *own = door->own;
-    if (own->random_used + 16 > sizeof own->random) {
-        size_t filled = 0;
-        while (filled < sizeof own->random) {
-            ssize_t count = getrandom(own->random + filled, sizeof own->random - filled, 0);
-            if (count > 0)
-                filled += (size_t)count; /* it fails only when a signal comes */
-        }
-        own->random_used = 0;
-    }
-    memcpy(nonce, own->random + own->random_used, 16);
-    own->random_used += 16;
-    nonce[6] = (nonce[6] & 0x0f) | 0x40;
-    nonce[8] = (nonce[8] & 0x3f) | 0x80;
-}
-
-void fl_format_id(const unsigned char nonce[16], char *out)
-{
-    char digits[32];
-    fl_hex(nonce, 16, digits);
-    static const unsigned char parts[] = {8, 4, 4, 4, 12};
-    const char *from = digits;
-    for (size_t i = 0; i < sizeof parts; i++) {
-        if (i > 0)
-            *out++ = '-';
-        memcpy(out, from, parts[i]);
-        out += parts[i];
-        from += parts[i];
-    }
-}
 
 /* ---- pools: the list of idle workers, the queue of waiting calls ---------------------------- */
 
@@ -373,53 +323,6 @@ void fl_worker_free(struct fl_worker *worker)
     free(worker);
 }
 
-static void record(struct fl_door *door, struct fl_worker *worker, const struct fl_call *call,
-                   const struct fl_measures *measures, uint32_t output_size)
-{
-    struct fl_tables *own = door->own;
-    struct fl_pool *pool = worker->pool;
-    size_t bucket = 0;
-    while (bucket < own->bound_count && own->bounds[bucket] < measures->duration_ns)
-        bucket++;
-    pool->buckets[bucket]++;
-    pool->answered++;
-    pool->duration_ns += (uint64_t)measures->duration_ns;
-    pool->billed_ms += (uint64_t)measures->billed_ms;
-    if (pool->service_ns < 0)
-        pool->service_ns = measures->handler_ns;
-    else
-        pool->service_ns += (measures->handler_ns - pool->service_ns) / 8;
-    if (output_size == 0 && (door->quiet_left == 0 || door->records == FL_RECORDS)) {
-        worker->left_out++;
-        return;
-    }
-    if (output_size == 0)
-        door->quiet_left--;
-    struct fl_record *line = &own->records[(own->first_record + door->records++) % FL_RECORDS];
-    line->worker = worker->handle;
-    line->started_ms = worker->started_ms;
-    line->duration_ns = measures->duration_ns;
-    line->billed_ms = measures->billed_ms;
-    line->peak_kib = measures->peak_kib;
-    line->output_at = own->outputs_used;
-    line->output_size = output_size;
-    own->outputs_used += output_size;
-    memcpy(line->nonce, call->nonce, sizeof line->nonce);
-}
-
-size_t fl_take_records(struct fl_door *door, struct fl_record *out, size_t count)
-{
-    struct fl_tables *own = door->own;
-    size_t taken = 0;
-    for (; taken < count && door->records > 0; taken++, door->records--) {
-        out[taken] = own->records[own->first_record];
-        own->first_record = (own->first_record + 1) % FL_RECORDS;
-    }
-    if (door->records == 0)
-        own->outputs_used = 0;
-    return taken;
-}
-
 /* Exactly one answer to the question that was asked, and nothing that Python has to look at? */
 static int is_plain_answer(const struct fl_worker *worker, const unsigned char *input, size_t size,
                            struct answer_head *answer)
@@ -430,23 +333,6 @@ static int is_plain_answer(const struct fl_worker *worker, const unsigned char *
     return answer->head.kind == RESULT && answer->head.meta_size == 0 &&
            (size_t)answer->head.length + sizeof answer->head == size &&
            memcmp(answer->head.nonce, worker->call->nonce, sizeof answer->head.nonce) == 0;
-}
-
-/* Takes what the worker wrote: it has answered, so that is complete. Its size, or -1: Python takes
- * it. */
-static int take_output(struct fl_door *door, const struct fl_worker *worker)
-{
-    struct fl_tables *own = door->own;
-    int waiting = 0;
-    if (ioctl(worker->log_fd, FIONREAD, &waiting) != 0)
-        return -1;
-    if (waiting == 0)
-        return 0;
-    if (waiting > FL_OUTPUT_BYTES || door->records == FL_RECORDS ||
-        own->outputs_used + (uint32_t)waiting > FL_OUTPUTS)
-        return -1;
-    ssize_t size = read(worker->log_fd, own->outputs + own->outputs_used, (size_t)waiting);
-    return size > 0 ? (int)size : -1;
 }
 
 /* The worker's next: what waits here, what waits in Python, or a rest. */
@@ -486,7 +372,7 @@ enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worke
     struct answer_head answer;
     int output_size = -1;
     if (is_plain_answer(worker, input, (size_t)size, &answer))
-        output_size = take_output(door, worker);
+        output_size = fl_take_output(door, worker);
     if (output_size < 0) {
         door->input = input;
         door->input_size = (size_t)size;
@@ -503,7 +389,7 @@ enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worke
                               ? (int64_t)answer.handler_ns
                               : measures.duration_ns;
     measures.billed_ms = (measures.duration_ns + 999999) / 1000000;
-    record(door, worker, call, &measures, (uint32_t)output_size);
+    fl_record_answer(door, worker, call, &measures, (uint32_t)output_size);
     worker->call = NULL;
     worker->pool->busy--;
     /* Before the answer goes out: it can work while we write. */

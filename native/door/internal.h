@@ -86,6 +86,14 @@ void fl_new_nonce(struct fl_door *door, unsigned char nonce[16]);
 /* Thirty-six characters, no zero. */
 void fl_format_id(const unsigned char nonce[16], char *out);
 
+/* Takes what a worker wrote: it has answered, so that is complete. Its size, or -1: Python takes
+ * it. */
+int fl_take_output(struct fl_door *door, const struct fl_worker *worker);
+/* Counts an invocation, and keeps what its log lines need. `output_size`: of fl_take_output, just
+ * now. */
+void fl_record_answer(struct fl_door *door, struct fl_worker *worker, const struct fl_call *call,
+                      const struct fl_measures *measures, uint32_t output_size);
+
 /* Starts an invocation, or lets it wait. The payload is copied if it has to be. `limit_ns`: the
  * caller's own limit on the steady clock, or 0. *made is the call when the verdict is FL_DONE or
  * FL_WAITING; FL_PYTHON: nothing has happened. */
