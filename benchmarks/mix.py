@@ -48,18 +48,27 @@ def functions(count: int, rate_per_s: float, seed: int) -> list[Function]:
     return made
 
 
-def arrivals(of: list[Function], seconds: float, seed: int) -> list[tuple[int, int]]:
-    """(due in ns after the start, target), in order. Target = index of the function * LEVELS + index of the duration."""
+def arrivals(of: list[Function], seconds: float, seed: int, ramp_s: float = 0.0) -> list[tuple[int, int]]:
+    """(due in ns after the start, target), in order. Target = index of the function * LEVELS + index of the duration.
+
+    All rates grow from zero to their own within the first `ramp_s`.
+    """
     chance = random.Random(f"arrivals {seed}")
     rates = list(itertools.accumulate(function.rate_per_s for function in of))
     indices = range(len(of))
     made = []
-    due = chance.expovariate(rates[-1])
-    while due < seconds:
+    # As many seconds at the full rate would bring as many arrivals as there have been.
+    passed = chance.expovariate(rates[-1])
+    while (due := _after_ramp(passed, ramp_s)) < seconds:
         function = chance.choices(indices, cum_weights=rates)[0]
         made.append((int(due * 1e9), function * LEVELS + chance.randrange(LEVELS)))
-        due += chance.expovariate(rates[-1])
+        passed += chance.expovariate(rates[-1])
     return made
+
+
+def _after_ramp(passed: float, ramp_s: float) -> float:
+    """When a rate that grows linearly for `ramp_s` has brought what its end would have brought in `passed` seconds."""
+    return math.sqrt(2 * ramp_s * passed) if passed < ramp_s / 2 else passed + ramp_s / 2
 
 
 def at_once(of: list[Function], count: int, seed: int) -> list[tuple[int, int]]:

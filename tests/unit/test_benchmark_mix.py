@@ -59,6 +59,16 @@ def test_arrivals_are_poisson_at_the_given_rates() -> None:
         assert abs(counts[index] - wanted) <= 5 * math.sqrt(wanted) + 3
 
 
+def test_a_ramp_grows_from_zero_to_the_whole_rate() -> None:
+    ramp_s = 8.0
+    due_s = [when / 1e9 for when, _ in arrivals(functions(COUNT, RATE, seed=5), SECONDS, 5, ramp_s)]
+    in_ramp = sum(when < ramp_s for when in due_s)
+    assert in_ramp == pytest.approx(RATE * ramp_s / 2, rel=0.05)
+    assert sum(when < ramp_s / 2 for when in due_s) == pytest.approx(in_ramp / 4, rel=0.1)
+    assert len(due_s) - in_ramp == pytest.approx(RATE * (SECONDS - ramp_s), rel=0.05)
+    assert due_s == sorted(due_s)
+
+
 def test_at_once_has_the_same_mix() -> None:
     made = functions(COUNT, RATE, seed=4)
     counts = collections.Counter(target // LEVELS for _, target in at_once(made, 40_000, seed=4))
