@@ -7,6 +7,7 @@ Python's asyncio can make (apps/wasm_host.py). A cold start is a new instance in
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,9 @@ def component() -> Path:
             folder / "hello.code",
         )
 
-    return once("wasm-component-hello-1", make) / "hello.code"
+    sources = b"".join((APPS / name).read_bytes() for name in ("world.wit", "component.py", "wasm_host.py"))
+    digest = hashlib.sha256(sources + BUILDER.encode() + RUNTIME.encode()).hexdigest()[:12]
+    return once(f"wasm-component-{digest}", make) / "hello.code"
 
 
 @contextlib.contextmanager

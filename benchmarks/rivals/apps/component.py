@@ -1,5 +1,7 @@
 """The handler as a WebAssembly component."""
 
+from __future__ import annotations
+
 import json
 
 import wit_world

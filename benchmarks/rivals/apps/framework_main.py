@@ -1,5 +1,7 @@
 """The handler for functions-framework."""
 
+from __future__ import annotations
+
 calls = 0
 
 

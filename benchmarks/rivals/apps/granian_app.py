@@ -1,5 +1,7 @@
 """The handler for granian's own interface, RSGI."""
 
+from __future__ import annotations
+
 import json
 
 calls = 0

@@ -3,6 +3,8 @@
 A POST to / is answered by one warm instance, to /cold by a new one, to /hold by a new one that is kept.
 """
 
+from __future__ import annotations
+
 import asyncio
 import sys
 from pathlib import Path
