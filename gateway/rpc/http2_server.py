@@ -42,7 +42,7 @@ ENGINE_LIMITS = {
     "message": limits.MAX_REQUEST_MESSAGE,
     "window": 65_535,
     "arriving": 64 * 1024 * 1024,
-    "waiting": 64 * 1024 * 1024,
+    "waiting": 256 * 1024 * 1024,
     "total": 512 * 1024 * 1024,
     "resets": 1000,
     "resets_a_s": 33,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import struct
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from tests.support.dispatch_bench import Bench, bench, go
 from tests.support.fake_door import DIGEST, FakeControl
 from tests.support.grpc_door import AUTHORIZED, refused
 from tests.support.grpc_frames import connected
+from tests.support.leaks import resident_kib
 from tests.support.lending import REGION, view
 
 
@@ -79,7 +82,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def fast(folder: Path, **options: Any) -> AsyncIterator[Fast]:
+async def fast(
+    folder: Path, *, auth: bool = True, tls: tuple[bytes, bytes] | None = None, **options: Any
+) -> AsyncIterator[Fast]:
     """Function "f" does what its event says (tests.support.dispatch_bench)."""
     tokens = {frozenset([DIGEST])}
     async with bench(folder) as b:
@@ -87,13 +92,21 @@ async def fast(folder: Path, **options: Any) -> AsyncIterator[Fast]:
         servers = {
             how: Http2Server(
                 b.dispatcher, FakeControl(), address="127.0.0.1:0", region=REGION,
-                tokens=lambda: next(iter(tokens)), fast=b.dispatcher if how == "fast" else None,
+                tokens=(lambda: next(iter(tokens))) if auth else None, tls=tls,
+                fast=b.dispatcher if how == "fast" else None,
             )
             for how in ("fast", "plain")
         }  # fmt: skip
         ports = {how: await server.start() for how, server in servers.items()}
         local = (("grpc.use_local_subchannel_pool", 1),)
-        channels = [grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=local) for port in ports.values()]
+        channels = [
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=local)
+            if tls is None
+            else grpc.aio.secure_channel(
+                f"127.0.0.1:{port}", grpc.ssl_channel_credentials(tls[0]), options=local
+            )
+            for port in ports.values()
+        ]
         stubs = {
             how: invocations_pb2_grpc.InvocationsStub(channel)  # type: ignore[no-untyped-call]
             for how, channel in zip(ports, channels, strict=True)
@@ -170,6 +183,63 @@ def test_answer_holds_everything(tmp_path: Path) -> None:
             await it.warm(qualifier="$LATEST")
             seen = json.loads((await it.invoke({"do": "context"}, qualifier="$LATEST")).payload)
             assert seen["arn"] == view().arn + ":$LATEST"
+
+    go(test())
+
+
+def test_behind_tls_it_is_the_same(tmp_path: Path) -> None:
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert -days 2"
+    names = ["-subj", "/CN=forklight", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *names], cwd=tmp_path, check=True, capture_output=True)
+    tls = ((tmp_path / "cert").read_bytes(), (tmp_path / "key").read_bytes())
+
+    async def test() -> None:
+        async with fast(tmp_path, tls=tls) as it:
+            await it.warm()
+            before = it.answered()
+            events = [{"do": "big", "bytes": 20_000 + number} for number in range(40)]
+            answers = await asyncio.gather(*(it.invoke(event) for event in events))
+            assert [len(answer.payload) for answer in answers] == [20_002 + number for number in range(40)]
+            assert it.answered() > before
+            await it.settled()
+
+    go(test())
+
+
+def test_without_authentication_no_token_is_needed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fast(tmp_path, auth=False) as it:
+            await it.warm()
+            before = it.answered()
+            request = InvokeRequest(function="f", payload=b"{}").SerializeToString()
+            async with connected(it.ports["fast"]) as client:
+                client.send(h2.call(1, request, token=None))
+                await client.until(h2.DATA, 1)
+            assert it.answered() == before + 1
+
+    go(test())
+
+
+def test_a_long_run_holds_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with fast(tmp_path) as it:
+            await it.warm()
+
+            async def rounds(count: int) -> None:
+                event = json.dumps({"do": "size", "data": "x" * 2000}).encode()
+                request = InvokeRequest(function="f", payload=event).SerializeToString()
+                for _ in range(count):
+                    async with connected(it.ports["fast"]) as client:
+                        client.send(*(h2.call(1 + 2 * i, request) for i in range(50)))
+                        for _ in range(50):
+                            await client.until(h2.HEADERS, None, h2.END_STREAM)
+
+            await rounds(20)
+            before = resident_kib(os.getpid())
+            await rounds(60)
+            assert resident_kib(os.getpid()) < before + 3000
+            await it.settled()
+            assert it.servers["fast"].native.bytes == 0
 
     go(test())
 
