@@ -20,6 +20,7 @@ from benchmarks.signing import plain_request
 from tests.support.leaks import resident_kib
 
 BUILDER, RUNTIME = "componentize-py==0.25.1", "wasmtime==50.0.1"
+SOURCES = {"world", "component", "wasm_host"}
 HELD = 20
 
 
@@ -29,7 +30,7 @@ def component() -> Path:
 
     def make(folder: Path) -> None:
         command(
-            environment / "bin" / "componentize-py", "--wit-path", APPS, "--world", "hello",
+            environment / "bin" / "componentize-py", "-d", APPS, "-w", "hello",
             "componentize", "--python-path", APPS, "component", "--output", folder / "hello.wasm",
         )  # fmt: skip
         command(
@@ -40,7 +41,7 @@ def component() -> Path:
             folder / "hello.code",
         )
 
-    sources = b"".join((APPS / name).read_bytes() for name in ("world.wit", "component.py", "wasm_host.py"))
+    sources = b"".join(path.read_bytes() for path in sorted(APPS.iterdir()) if path.stem in SOURCES)
     digest = hashlib.sha256(sources + BUILDER.encode() + RUNTIME.encode()).hexdigest()[:12]
     return once(f"wasm-component-{digest}", make) / "hello.code"
 
