@@ -59,15 +59,12 @@ def figures_of(group: str, measured: dict[str, Times], base: str) -> list[Figure
 
 def run(options: Options) -> list[Figure]:
     count, forks = (COUNT // 4, FORKS // 4) if options.quick else (COUNT, FORKS)
-    primitives = in_c(count)
-    messages = {name: times for name, times in primitives.items() if "clone" not in name}
-    messages.update({name: times for name, times in machine.limits().items() if "round trip" in name})
-    clones = {name: times for name, times in primitives.items() if name not in messages}
-    clones.update({name: times for name, times in machine.limits().items() if "fork" in name})
-    clones.update(of_zygotes(forks))
+    everything = {**in_c(count), **machine.limits(), **of_zygotes(forks)}
+    messages = {name: times for name, times in everything.items() if "round trip" in name or "echo" in name}
+    processes = {name: times for name, times in everything.items() if name not in messages}
     return [
         *figures_of("message", messages, "socketpair round trip, C"),
-        *figures_of("process", clones, "clone of a bare C process"),
+        *figures_of("process", processes, "clone of a bare C process"),
     ]
 
 

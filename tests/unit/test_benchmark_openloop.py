@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.load import run_load
 from benchmarks.openloop import Target, run
 from benchmarks.signing import plain_request
 
@@ -110,3 +111,13 @@ def test_stops_when_time_is_over(server: SlowServer) -> None:
     done = run(server.port, [target(b"one")], [(0, 0)] * 100, connections=2, seconds=0.2)
     assert 0 < len(done.answers) <= 8
     assert len(done.answers) + done.unfinished == 100
+
+
+def test_the_simple_generator_tells_open_from_closed_loop(server: SlowServer) -> None:
+    """Three times as much as the server can do: a closed loop never notices, an open one sees the queue grow."""
+    request = plain_request("127.0.0.1", "/", b"one")
+    closed = run_load(server.port, request, 0.4, connections=1, expect="one", warmup=0)
+    opened = run_load(server.port, request, 0.4, connections=1, rate=3 / SERVICE_S, expect="one", warmup=0)
+    assert (closed.errors, opened.errors) == (0, 0)
+    assert closed.p50 < 2 * SERVICE_S * 1e6
+    assert opened.p99 > 0.4 * 1e6
