@@ -30,8 +30,8 @@ from tests.support.server import Server
 
 METHOD = "/forklight.v1.Invocations/Invoke"
 ENGINES = ("native", "grpcio")
-# Of the echo's server CPU, by engine; and of its median latency.
-CPU_BARS = {"native": 1 / 3, "grpcio": 1.3}
+# Of the echo's server CPU, by engine; and of its median latency. grpcio's figures are for information.
+CPU_BARS = {"native": 1 / 3, "grpcio": None}
 LATENCY_BARS = {"native": 1 / 2, "grpcio": None}
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 # connections x streams of each
