@@ -117,6 +117,8 @@ static int watch_arenas(void)
     access_allocator *set = (access_allocator *)dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
     if (!get || !set)
         return -ENOSYS;
+    if (python_allocator.alloc) /* a second watch must not make us our own allocator */
+        return 0;
     get(&python_allocator);
     struct arena_allocator ours = {python_allocator.context, alloc_arena, free_arena};
     set(&ours);

@@ -9,9 +9,9 @@
 
 #include <stddef.h>
 
-/* Remembers all memory there is: it is shared with other processes, and stays so. From now on
- * CPython's object allocator tells where its arenas are. To be called once, with one thread.
- * Returns 0 or -errno; without it nothing will be moved. */
+/* Remembers all writable memory there is: it is shared with other processes, and stays so. From now
+ * on CPython's object allocator tells where its arenas are. With one thread only. Returns 0 or
+ * -errno; without it nothing will be moved. */
 int fg_watch_memory(void);
 
 /* Moves what came since fg_watch_memory and may be moved (owned_memory.c), if it is worth it.

@@ -152,6 +152,21 @@ def test_what_was_there_before_stays_where_it_is(python: str) -> None:
     )
 
 
+def test_a_second_watch_starts_anew(python: str) -> None:
+    run(
+        python,
+        """
+        native.watch_memory()
+        data = fill()
+        native.watch_memory()
+        assert native.remap() == 0
+        more = fill()
+        assert native.remap() > 20 << 20
+        assert digest(data) and digest(more)
+        """,
+    )
+
+
 def test_little_is_not_worth_it(python: str) -> None:
     run(
         python,
