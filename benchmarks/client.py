@@ -10,7 +10,11 @@ class Connection:
     """One keep-alive connection. Takes whole requests as bytes, gives (status, headers, body)."""
 
     def __init__(self, port: int, timeout_s: float = 30.0) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+        self._address, self._timeout_s = ("127.0.0.1", port), timeout_s
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = socket.create_connection(self._address, self._timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -19,8 +23,20 @@ class Connection:
         return self.receive()
 
     def send(self, request: bytes) -> None:
-        """Send and do not wait; `receive` reads the answer."""
+        """Send and do not wait; `receive` reads the answer. A connection that the server closed while it rested is
+        made anew: after a minute between two requests it may."""
+        if self._closed_meanwhile():
+            self.close()
+            self._connect()
         self._socket.sendall(request)
+
+    def _closed_meanwhile(self) -> bool:
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            return True
 
     def receive(self) -> tuple[int, dict[str, str], bytes]:
         data = b""
