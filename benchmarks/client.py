@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Self
 
@@ -31,12 +32,10 @@ class Connection:
         self._socket.sendall(request)
 
     def _closed_meanwhile(self) -> bool:
-        try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionError:
-            return True
+        """Between an answer and the next request a server has nothing to say but goodbye."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> tuple[int, dict[str, str], bytes]:
         data = b""
