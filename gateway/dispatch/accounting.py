@@ -17,6 +17,8 @@ from gateway.model.invocation import LOG_TAIL_BYTES, Invocation, Receipt
 if TYPE_CHECKING:
     from gateway.dispatch.lent_worker import Worker
 
+_INT64_MAX = (1 << 63) - 1  # of what a guest says; more could not be passed on
+
 
 def receipt_of(
     worker: Worker, invocation: Invocation, duration: int, handler_ns: int, cpu_ns: int, peak_kib: int
@@ -31,8 +33,8 @@ def receipt_of(
         worker.init_us if cold and not restored else 0,
         (handler_ns if handler_ns < duration else duration) // 1000,
         (duration + 999_999) // 1_000_000,
-        cpu_ns,
-        peak_kib,
+        cpu_ns & _INT64_MAX,
+        peak_kib & _INT64_MAX,
         cold,
     )
 

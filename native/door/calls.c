@@ -382,8 +382,8 @@ enum fl_verdict fl_worker_readable(struct fl_door *door, struct fl_worker *worke
     struct fl_measures measures = {
         .queue_ns = worker->started_ns - call->admitted_ns,
         .duration_ns = now - worker->started_ns,
-        .cpu_ns = (int64_t)answer.cpu_ns,
-        .peak_kib = (int64_t)answer.peak_kib,
+        .cpu_ns = (int64_t)(answer.cpu_ns & INT64_MAX),
+        .peak_kib = (int64_t)(answer.peak_kib & INT64_MAX),
     };
     measures.handler_ns = answer.handler_ns < (uint64_t)measures.duration_ns
                               ? (int64_t)answer.handler_ns

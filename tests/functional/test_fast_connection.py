@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import select
 import signal
 import socket
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.model.invocation import ResultKind
 from gateway.web.http_server import Limits
 from tests.support.dispatch_bench import go
-from tests.support.fast_door import Fake, fast_door, normal, signed
+from tests.support.fast_door import Fake, FastDoor, fast_door, invoking, normal, signed
 from tests.support.http_door import get
 
 ECHO = "def handler(event, context):\n    return event\n"
 
 
-def ask(do: str = "", **more: Any) -> bytes:
-    return signed("f", json.dumps({"do": do, **more}).encode())
+@pytest.fixture(autouse=True)
+def _fine_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.web.http_server.TICK_S", 0.05)
+
+
+async def _kill(d: FastDoor, before: int) -> None:
+    """Wait for one more worker to be killed than before."""
+    for _ in range(300):
+        await asyncio.sleep(0.01)
+        if d.bench.lender.asked("kill") > before:
+            break
+    assert d.bench.lender.asked("kill") == before + 1
 
 
 def test_request_split_at_every_byte(tmp_path: Path) -> None:
@@ -66,7 +73,7 @@ def test_requests_in_many_pieces_are_answered_by_whom_it_may(tmp_path: Path, cou
 def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
-            client = await d.warm(ask())
+            client = await d.warm(invoking())
             events = [{"do": "sleep", "s": 0.1 if number % 3 == 0 else 0, "n": number} for number in range(7)]
             requests = [signed("f", json.dumps(event).encode()) for event in events]
             await client.send(requests[0])
@@ -76,7 +83,7 @@ def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
                 await client.send(request)
             assert [(await client.answer()).json["event"] for _ in events] == events
             # And the connection is as it was.
-            await d.warm(ask(), client)
+            await d.warm(invoking(), client)
 
     go(test())
 
@@ -116,9 +123,9 @@ def test_what_is_not_plain_is_answered_all_the_same(tmp_path: Path, line: str) -
 def test_a_server_that_stops_lets_fast_calls_finish(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
-            busy, waiting, idle = [await d.warm(ask()) for _ in range(3)]
-            await busy.send(ask("sleep", s=0.3))
-            await waiting.send(ask("sleep", s=0.3))
+            busy, waiting, idle = [await d.warm(invoking()) for _ in range(3)]
+            await busy.send(invoking("sleep", s=0.3))
+            await waiting.send(invoking("sleep", s=0.3))
             await asyncio.sleep(0.05)
             d.fast.stop_listening()
             assert await idle.reader.read() == b""
@@ -134,13 +141,13 @@ def test_a_server_that_stops_lets_fast_calls_finish(tmp_path: Path) -> None:
 def test_supervisor_lost_in_the_middle_of_fast_calls(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
-            client, other = await d.warm(ask()), await d.connect()
-            await client.send(ask("sleep", s=3))
+            client, other = await d.warm(invoking()), await d.connect()
+            await client.send(invoking("sleep", s=3))
             await asyncio.sleep(0.05)
             d.bench.lender.lost = True
             d.bench.dispatcher.lost()
             assert (await client.answer()).status == 503
-            await other.send(ask())
+            await other.send(invoking())
             assert (await other.answer()).status == 503
 
     go(test())
@@ -149,15 +156,15 @@ def test_supervisor_lost_in_the_middle_of_fast_calls(tmp_path: Path) -> None:
 def test_a_fast_call_is_timed_out_in_time(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path, timeout_s=0.4) as d:
-            client = await d.warm(ask())
+            client = await d.warm(invoking())
             began = time.monotonic()
-            await client.send(ask("sleep", s=5))
+            await client.send(invoking("sleep", s=5))
             answer = await client.answer()
             assert 0.4 <= time.monotonic() - began < 0.6
             assert answer.json["errorType"] == "Sandbox.Timedout"
             assert answer.json["errorMessage"].startswith(f"RequestId: {answer.headers['x-amzn-requestid']} ")
             assert ("kill", "timeout") in d.bench.lender.calls
-            await d.warm(ask(), client)
+            await d.warm(invoking(), client)
 
     go(test())
 
@@ -167,19 +174,19 @@ def test_time_outs(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with fast_door(tmp_path, limits=limits) as d:
-            (await d.warm(ask())).writer.close()
+            (await d.warm(invoking())).writer.close()
             silent, slow_head, slow_body, dripping, kept = [await d.connect() for _ in range(5)]
             began = time.monotonic()
             before = d.answered_fast()
-            await kept.send(ask())
+            await kept.send(invoking())
             assert (await kept.answer()).status == 200
             assert d.answered_fast() == before + 1
-            await slow_head.send(ask()[:100])
-            await slow_body.send(ask()[:-5])
+            await slow_head.send(invoking()[:100])
+            await slow_body.send(invoking()[:-5])
 
             async def drip() -> None:
                 for at in range(0, 30, 10):
-                    await dripping.send(ask()[at : at + 10])
+                    await dripping.send(invoking()[at : at + 10])
                     await asyncio.sleep(0.45)
 
             drops = asyncio.get_running_loop().create_task(drip())
@@ -187,16 +194,16 @@ def test_time_outs(tmp_path: Path) -> None:
             assert (await slow_head.answer()).status == 408
             assert await kept.reader.read() == b""
             assert (await dripping.answer()).status == 408
-            assert time.monotonic() - began < 1.4  # 0.6 s, and the clock's tick
+            assert time.monotonic() - began < 1.3  # 0.6 s, and the clock's tick
             drops.cancel()
             await asyncio.sleep(began + 1.6 - time.monotonic())
-            await slow_body.send(ask()[-5:])
+            await slow_body.send(invoking()[-5:])
             assert (await slow_body.answer()).status == 200
 
     go(test())
 
 
-@pytest.mark.parametrize("event", [{"do": "sleep", "s": 1.7}, {"do": "print", "lines": ["x"], "s": 1.7}])
+@pytest.mark.parametrize("event", [{"do": "sleep", "s": 1.2}, {"do": "print", "lines": ["x"], "s": 1.2}])
 def test_no_time_out_of_a_connection_ends_a_call(tmp_path: Path, event: dict[str, Any]) -> None:
     code = (
         "import time\ndef handler(event, context):\n    [print(line) for line in event.get('lines', [])]\n"
@@ -216,11 +223,11 @@ def test_no_time_out_of_a_connection_ends_a_call(tmp_path: Path, event: dict[str
 
 def test_idle_connection_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
     async def test() -> None:
-        async with fast_door(tmp_path, limits=Limits(header_s=0.6, keep_alive_s=1.2)) as d:
-            client = await d.warm(ask())
+        async with fast_door(tmp_path, limits=Limits(header_s=0.6, keep_alive_s=0.7)) as d:
+            client = await d.warm(invoking())
             for _ in range(4):
-                await asyncio.sleep(0.6)
-                await client.send(ask())
+                await asyncio.sleep(0.35)
+                await client.send(invoking())
                 assert (await client.answer()).status == 200
 
     go(test())
@@ -271,8 +278,8 @@ def test_client_that_hangs_up_has_its_worker_killed(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
             for half in (False, True):
-                client = await d.warm(ask())
-                await client.send(ask("sleep", s=3))
+                client = await d.warm(invoking())
+                await client.send(invoking("sleep", s=3))
                 await asyncio.sleep(0.05)
                 killed = d.bench.lender.asked("kill")
                 assert d.bench.dispatcher.unfinished == 1
@@ -281,11 +288,7 @@ def test_client_that_hangs_up_has_its_worker_killed(tmp_path: Path) -> None:
                     await asyncio.sleep(0.15)
                     assert d.bench.lender.asked("kill") == killed, "it may still be reading"
                 client.writer.transport.abort()
-                for _ in range(200):
-                    await asyncio.sleep(0.01)
-                    if d.bench.lender.asked("kill") > killed:
-                        break
-                assert d.bench.lender.asked("kill") == killed + 1
+                await _kill(d, killed)
                 assert ("kill", "cancelled") in d.bench.lender.calls
                 assert d.bench.dispatcher.unfinished == 0
 
@@ -296,14 +299,14 @@ def test_client_that_hangs_up_while_its_call_waits(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
             d.bench.lender.limit = 1
-            client = await d.warm(ask())
+            client = await d.warm(invoking())
             for _ in range(30):  # so that the handler is known to be short
-                await d.warm(ask(), client)
-            await client.send(ask("sleep", s=0.3))
+                await d.warm(invoking(), client)
+            await client.send(invoking("sleep", s=0.3))
             await asyncio.sleep(0.02)
             waiting = [await d.connect() for _ in range(3)]
             for number, other in enumerate(waiting):
-                await other.send(ask("", n=number))
+                await other.send(invoking("", n=number))
             waiting[1].writer.transport.abort()
             answers = [await waiting[0].answer(), await waiting[2].answer()]
             numbers = [answer.json["event"]["n"] for answer in answers if answer.status == 200]
@@ -338,17 +341,43 @@ def test_bytes_of_an_idle_worker_are_not_forgotten(tmp_path: Path) -> None:
     go(test())
 
 
+def test_an_answer_that_a_function_forges_is_its_own_harm_only(tmp_path: Path) -> None:
+    code = (
+        "import os, struct, time, uuid\ndef handler(event, context):\n    if event == 'forge':\n"
+        "        nonce = uuid.UUID(context.aws_request_id).bytes\n"
+        "        os.write(3, struct.pack('<IHHQ16s', 25, 18, 0, 0, nonce) + b'\\xff' * 24 + b'1')\n"
+        "        time.sleep(0.1)\n    return os.getpid()\n"
+    )
+
+    async def test() -> None:
+        async with fast_door(tmp_path, code) as d:
+            client = await d.warm(signed("g"))
+            for line in ("Accept: x", "x-forklight-receipt: 1"):
+                await client.send(signed("g", b'"forge"').replace(b"Host: h", b"Host: h\r\n" + line.encode()))
+                answer = await client.answer()
+                assert (answer.status, answer.body) == (200, b"1")
+                receipt = json.loads(answer.headers.get("x-forklight-receipt", "{}"))
+                assert all(0 <= value < 1 << 63 for value in receipt.values())
+                killed = d.bench.lender.asked("kill")
+                await _kill(d, killed)  # when its real answer comes: nobody has asked
+                await d.warm(signed("g"), client)
+            d.bench.dispatcher.accounting.catch_up()
+            assert not any("Used: -" in line for line in d.bench.messages())
+
+    go(test())
+
+
 def test_worker_that_died_while_it_was_idle_costs_nobody_an_error(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
-            client = await d.warm(ask())
-            await client.send(ask("pid"))
+            client = await d.warm(invoking())
+            await client.send(invoking("pid"))
             pid = (await client.answer()).json
             (number,) = d.bench.dispatcher.workers
             # Nobody has told the loop yet: the fast path finds out by itself.
             os.kill(pid, signal.SIGKILL)
             select.select([d.bench.lender.workers[number].pidfd], [], [], 5)
-            await client.send(ask("pid"))
+            await client.send(invoking("pid"))
             answer = await client.answer()
             assert answer.status == 200 and answer.json != pid
             assert number not in d.bench.dispatcher.workers
@@ -359,114 +388,11 @@ def test_worker_that_died_while_it_was_idle_costs_nobody_an_error(tmp_path: Path
 def test_head_and_get_are_not_the_fast_paths(tmp_path: Path) -> None:
     async def test() -> None:
         async with fast_door(tmp_path) as d:
-            client = await d.warm(ask())
+            client = await d.warm(invoking())
             await client.send(get("/health"))
             assert (await client.answer()).body == b"ok\n"
             await client.send(get("/health", method="HEAD"))
             assert (await client.answer(head_only=True)).status == 200
-            await d.warm(ask(), client)
-
-    go(test())
-
-
-def test_log_lines_come_once_in_order_with_the_right_ids(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with fast_door(tmp_path) as d:
-            client = await d.warm(ask())
-            d.bench.dispatcher.accounting.catch_up()
-            d.bench.messages()
-            d.bench.shipped.clear()
-            ids, printed = [], {}
-            for number in range(40):
-                if number % 7 == 3:
-                    request = ask("print", lines=[f"line {number}"])
-                elif number % 7 == 5:  # not plain, and quiet
-                    request = ask().replace(b"Host: h", b"Host: h\r\nx-forklight-receipt: 1")
-                else:
-                    request = ask()
-                await client.send(request)
-                answer = await client.answer()
-                ids.append(answer.headers["x-amzn-requestid"])
-                if number % 7 == 3:
-                    printed[ids[-1]] = f"line {number}\n"
-            d.bench.dispatcher.accounting.catch_up()
-            wanted = []
-            for request_id in ids:
-                wanted += ["START " + request_id, *filter(None, [printed.get(request_id)])]
-                wanted += ["END " + request_id, "REPORT " + request_id]
-            seen = [
-                re.sub(r"^(\w+) RequestId: (\S+)\s.*", r"\1 \2", line, flags=re.S)
-                for line in d.bench.messages()
-            ]
-            assert seen == wanted
-            stamps = [row[3] for row in d.bench.shipped]
-            assert all(later >= earlier - 1 for earlier, later in pairwise(stamps))  # of rounding
-
-    go(test())
-
-
-def test_calls_without_log_lines_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.dispatch.log_shipper.QUIET_REPORTS_PER_SECOND", 10)
-
-    async def test() -> None:
-        async with fast_door(tmp_path) as d:
-            count = 0
-            client = await d.warm(ask())
-            limit = time.monotonic() + 1.5
-            while time.monotonic() < limit:
-                for _ in range(20):
-                    await client.send(ask())
-                    await client.answer()
-                    count += 1
-            before = d.bench.messages()
-            await asyncio.sleep(0.3)  # the clock counts what was left out
-            d.bench.dispatcher.accounting.catch_up()
-            messages = d.bench.messages()
-            assert len(messages) > len(before)
-            reports = sum(line.startswith("REPORT") for line in messages)
-            left_out = sum(
-                int(match[1]) for line in messages if (match := re.search(r"\] (\d+) invocations", line))
-            )
-            with_warm = (
-                count + sum(stats.cold for stats in d.bench.dispatcher.metrics._functions.values()) + 1
-            )
-            assert reports + left_out == with_warm
-            assert left_out > reports
-
-    go(test())
-
-
-def test_every_call_is_counted_once(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with fast_door(tmp_path) as d:
-            client = await d.connect()
-            events = [
-                ask(),
-                ask("print", lines=["x"]),
-                ask("raise"),
-                ask(),
-                ask("big", bytes=70_000),
-                ask(),
-                ask(),
-            ]
-            for request in events * 3:
-                await client.send(request)
-                assert (await client.answer()).status == 200
-            await client.send(ask("exit", code=3))
-            assert (await client.answer()).headers["x-amz-function-error"] == "Unhandled"
-            d.bench.dispatcher.collect_figures()
-            (stats,) = [s for s in d.bench.dispatcher.metrics._functions.values() if s.function == "f"]
-            assert stats.ok == 18
-            assert stats.outcomes == {ResultKind.FUNCTION_ERROR: 4}
-            assert sum(stats.buckets) == 22
-            assert stats.billed_ms >= 22 and stats.duration_ns > 0
-            assert 5 <= stats.fast <= 11
-            document = json.loads(d.bench.dispatcher.metrics.as_json())
-            assert [
-                "forklight_fast_invocations_total",
-                {"region": "us-east-1", "function": "f"},
-                stats.fast,
-            ] in (document["counters"])
-            assert d.bench.dispatcher.pools["f-1"].busy == 0
+            await d.warm(invoking(), client)
 
     go(test())

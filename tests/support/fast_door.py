@@ -7,6 +7,7 @@ socket pair, so that nothing has to be waited for but the workers.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import time
@@ -236,6 +237,11 @@ def signed(
     lines = [f"{name}: {value}" for name, value in request.headers.items()]
     head = "\r\n".join([f"POST {path} HTTP/1.1", *lines, f"Content-Length: {len(body)}", "", ""])
     return head.encode() + body
+
+
+def invoking(do: str = "", **more: Any) -> bytes:
+    """A signed Invoke of "f", which does what its event says."""
+    return signed("f", json.dumps({"do": do, **more}).encode())
 
 
 def normal(answer: bytes) -> bytes:
