@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
 from sandbox.version_pool import ACTIVE_S, LendRequest, SnapshotState, VersionPool
 from sandbox.worker import Worker
-from sandbox.worker_keeper import WorkerKeeper
+from sandbox.worker_keeper import YOUNG_S, WorkerKeeper
 from sandbox.worker_state import WorkerState
 
 log = logging.getLogger("forklight.sandbox")
@@ -38,6 +39,8 @@ MAX_PATIENCE_S = 30.0
 TICK_S = 1.0
 # Spares are refilled a moment after the call that took one, so that the fork does not compete with it.
 REFILL_DELAY_S = 0.01
+# Workers that are started at once: what keeps the processors busy. More would only delay each other, and the calls that run.
+MAX_YOUNG = 4 * (os.cpu_count() or 1)
 # A function zygote that nobody needs goes when memory is wanted (keep_alive.py), and at the latest after this time.
 ZYGOTE_IDLE_S = 3600.0
 DEFAULT_KIND = ShellKind("none", 512)
@@ -85,6 +88,7 @@ class Supervisor:
         self._memory = Memory()
         self._keep_alive = KeepAlive()
         self._short = False  # of memory: nothing is made ahead of demand
+        self._growing: asyncio.TimerHandle | None = None  # the rest of what waits is started then
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
@@ -237,6 +241,8 @@ class Supervisor:
         pool = self._pools.get(worker.key) if worker is not None else None
         if worker is not None and pool is not None:
             worker.leaf.set_limits(pool.spec.limits)
+        self._keeper.grown_up(worker_id)
+        self._grow_on()
 
     def door_gone(self, door: DoorPeer) -> None:
         self._doors.discard(door)
@@ -280,6 +286,9 @@ class Supervisor:
             return  # settled() comes back here
         missing = len(pool.waiting) - pool.starting
         for _ in range(missing):
+            if self._keeper.young() + self._starting() >= MAX_YOUNG:
+                self._grow_later()
+                return
             if not self._room_for(pool):
                 self._at_limit(pool)
                 return
@@ -300,8 +309,24 @@ class Supervisor:
                 return True
         return False
 
+    def _starting(self) -> int:
+        return sum(pool.starting for pool in self._pools.values())
+
     def _count(self) -> int:
-        return len(self._keeper.workers) + sum(pool.starting for pool in self._pools.values())
+        return len(self._keeper.workers) + self._starting()
+
+    def _grow_later(self) -> None:
+        """Enough is being started: the rest when that is ready. Who waits may be served by somebody else until then."""
+        if self._growing is None:
+            self._growing = self._loop.call_later(YOUNG_S, self._grow_on)
+
+    def _grow_on(self) -> None:
+        if self._growing is not None:
+            self._growing.cancel()
+            self._growing = None
+            waiting = [pool for pool in self._pools.values() if pool.waiting]
+            for pool in sorted(waiting, key=VersionPool.busy):
+                self._pump(pool)
 
     def _at_limit(self, pool: VersionPool) -> None:
         """Nothing can be started. Perhaps a door holds an idle worker of this function; perhaps the host has room again before

@@ -29,6 +29,8 @@ log = logging.getLogger("forklight.sandbox")
 
 # A leaf of a worker in a function zygote's sandbox may hold strays for a moment after the kill.
 _REMOVE_RETRY_S = 0.02
+# A worker that is not ready after this time waits for something, or has long work of its own: it does not hold up other starts.
+YOUNG_S = 0.02
 
 
 class WorkerKeeper:
@@ -56,6 +58,19 @@ class WorkerKeeper:
         self._on_room = on_room
         self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
         self.workers: dict[int, Worker] = {}
+        self._young: dict[int, float] = {}  # started and not ready yet -> when
+
+    def young(self) -> int:
+        """How many workers are between their start and their READY, those aside whose init takes long."""
+        if self._young:
+            long_ago = self._loop.time() - YOUNG_S
+            for worker_id in [worker_id for worker_id, since in self._young.items() if since < long_ago]:
+                del self._young[worker_id]
+        return len(self._young)
+
+    def grown_up(self, worker_id: int) -> None:
+        """It is ready. Idempotent."""
+        self._young.pop(worker_id, None)
 
     def make_leaf_ahead(self, pool: VersionPool) -> None:
         """For the next child of the pool's function zygote."""
@@ -95,6 +110,7 @@ class WorkerKeeper:
 
     def _add(self, pool: VersionPool, worker: Worker) -> None:
         self.workers[worker.worker_id] = worker
+        self._young[worker.worker_id] = self._loop.time()
         pool.workers[worker.worker_id] = worker
         pool.spares.append(worker)
         # Watched only while nobody has it: a lent worker's READY is read by the door.
@@ -142,6 +158,7 @@ class WorkerKeeper:
         self.kill(worker, "init failed")
 
     def _spare_ready(self, worker: Worker, init_us: int) -> None:
+        self._young.pop(worker.worker_id, None)
         worker.become(WorkerState.SPARE)
         worker.init_us = min(init_us, 1 << 40)
         pool = self._pool_of(worker.key)
@@ -193,6 +210,7 @@ class WorkerKeeper:
             pool.workers.pop(worker.worker_id, None)
         worker.become(WorkerState.DEAD)
         self.workers.pop(worker.worker_id, None)
+        self._young.pop(worker.worker_id, None)
         if worker.door is not None:
             worker.door.workers.pop(worker.worker_id, None)
             worker.door.died(worker, outcome)

@@ -125,6 +125,8 @@ class Borrowing:
 
     def _patience_over(self, pool: WorkerPool) -> None:
         pool.c.armed = 0
+        if not pool.one_shot:
+            self.cancel_surplus(pool)  # somebody else was free sooner
         if pool.waits:
             self.ask(pool, _steady())
 
