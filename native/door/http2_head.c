@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIELD_OVERHEAD = 32, MOST_DIGITS = 8 };
+enum { MOST_DIGITS = 8 };
 
 static int is(const char *text, size_t size, const char *other)
 {
@@ -101,7 +101,7 @@ int fl_h2_field(struct fl_h2 *h2, struct fl_h2_stream *stream, const char *name,
     /* The rest of a head that is too large is read and forgotten: the compression needs it read. */
     if (stream->refused == FL_HEAD_TOO_LARGE)
         return 0;
-    stream->counted += name_size + value_size + FIELD_OVERHEAD;
+    stream->counted += name_size + value_size + FL_H2_FIELD_OVERHEAD;
     if (stream->counted > h2->server->limits.head) {
         stream->refused = FL_HEAD_TOO_LARGE;
         return 0;

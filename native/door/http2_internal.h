@@ -12,6 +12,8 @@ enum {
     FL_H2_OUT_BYTES = 131072, /* handed to the socket at once */
     FL_H2_QUEUE = 4096,       /* frames that wait for a client that takes nothing */
     FL_H2_CONNECTION_WINDOW = 4 * 1024 * 1024,
+    FL_H2_FIELD_OVERHEAD = 32,        /* of a header field, as RFC 9113 counts */
+    FL_H2_BOMB = 4,                   /* times the limit of a head: no client means that */
     FL_H2_POOLS = 16,                 /* that calls of one read can begin to wait for */
     FL_H2_LARGE_WINDOW = 1024 * 1024, /* of a stream whose message has its memory */
 };
@@ -100,8 +102,9 @@ struct fl_h2 {
     uint64_t pools[FL_H2_POOLS]; /* for Python: calls wait there */
     size_t pool_count;
     uint32_t memory_waiters;
-    uint64_t reserved; /* for large messages */
-    uint64_t waiting;  /* to be sent */
+    uint64_t reserved;  /* for large messages */
+    uint64_t waiting;   /* to be sent */
+    size_t block_bytes; /* of the header fields that are arriving */
     uint32_t strikes;
     struct fl_bucket resets, chatter;
     int64_t now; /* of the bytes being worked on */

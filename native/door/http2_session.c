@@ -13,6 +13,7 @@ static struct fl_h2_stream *stream_of(nghttp2_session *session, int32_t id)
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct fl_h2 *h2 = user;
+    h2->block_bytes = 0;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0; /* trailers of a client: nothing of gRPC is in them */
     struct fl_h2_stream *stream = fl_h2_stream_new(h2, frame->hd.stream_id);
@@ -22,11 +23,29 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
+/* A few bytes of HPACK can stand for megabytes of fields: the stream of such a block is reset, and
+ * what is left of it is no longer looked at. */
+static int is_bomb(struct fl_h2 *h2, size_t size)
+{
+    h2->block_bytes += size + FL_H2_FIELD_OVERHEAD;
+    return h2->block_bytes > (size_t)FL_H2_BOMB * h2->server->limits.head;
+}
+
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
+                             const uint8_t *name, size_t name_size, const uint8_t *value,
+                             size_t value_size, uint8_t flags, void *user)
+{
+    (void)session, (void)frame, (void)name, (void)value, (void)flags;
+    return is_bomb(user, name_size + value_size) ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+}
+
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags,
                      void *user)
 {
     (void)flags;
+    if (is_bomb(user, name_size + value_size))
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     struct fl_h2_stream *stream = stream_of(session, frame->hd.stream_id);
@@ -140,6 +159,7 @@ static int make_callbacks(struct fl_h2_own *own, const struct fl_h2_limits *limi
     nghttp2_session_callbacks *callbacks = own->callbacks;
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_received);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
