@@ -15,6 +15,7 @@ import uvloop
 
 from gateway.rpc import functions_pb2_grpc, invocations_pb2_grpc
 from gateway.rpc.http2_server import Http2Server
+from gateway.rpc.invocations_pb2 import InvokeRequest
 from gateway.rpc.server import GrpcServer
 from tests.support.fake_door import DIGEST, REGION, TOKEN, FakeControl, FakeDispatcher, echo, failing
 
@@ -100,3 +101,19 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
     except grpc.aio.AioRpcError as error:
         return error
     raise AssertionError("the call succeeded")
+
+
+async def serves(it: Door) -> None:
+    """Others are served as ever."""
+    answer = await it.invocations.Invoke(InvokeRequest(function="echo"), metadata=AUTHORIZED, timeout=5)
+    assert answer.payload == b"{}"
+
+
+async def empty(it: Door, connections: int | None = None) -> None:
+    """Nothing is left of the calls of a test, and so many connections."""
+    native = it.server.native
+    for _ in range(200):
+        if not it.server.calls and not native.bytes and connections in (None, native.connections):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError((len(it.server.calls), native.bytes, native.connections))
