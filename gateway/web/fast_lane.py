@@ -10,7 +10,9 @@ from typing import Any, Protocol
 from gateway._native import ffi, lib
 from gateway.dispatch.fast_path import HELD, PYTHON, WAITING, FastPath, Origin, owned
 
+KEPT_BYTES = 4096
 _received = lib.fl_http_received
+_nothing = ffi.new("char[]", 1)
 
 
 class FastDispatcher(Protocol):
@@ -66,8 +68,10 @@ class FastLane:
     def rest(self) -> bytes:
         """What the socket did not take of an answer."""
         size = ffi.new("size_t *")
-        rest = lib.fl_http_rest(self._c, size)
-        return bytes(ffi.buffer(rest, size[0]))
+        rest = bytes(ffi.buffer(lib.fl_http_rest(self._c, size), size[0]))
+        if len(rest) > KEPT_BYTES:  # no connection keeps the memory of its largest answer
+            lib.fl_http_release(self._c, _nothing)
+        return rest
 
     def idle_since(self, now: float) -> float | None:
         """Steady seconds; ``now`` while a call is under way, None before the first, while a request arrives, or when it is shut."""

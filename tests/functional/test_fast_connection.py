@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.web.fast_lane import KEPT_BYTES
 from gateway.web.http_server import Limits
 from tests.support.dispatch_bench import go
 from tests.support.fast_door import Fake, FastDoor, fast_door, invoking, normal, signed
@@ -253,6 +254,7 @@ def test_client_that_does_not_read_gets_everything_later(tmp_path: Path) -> None
             # The door writes no more: the rest waits in its transport, and the last request in Python.
             answered = d.answered_fast() - before
             assert 0 < answered == count - 1
+            assert all(c._lane is None or c._lane._c.room <= KEPT_BYTES for c in d.fast._connections)
             await asyncio.sleep(1.0)  # longer than a head may take: that is not what it waits for
 
             async def read(bodies: int) -> None:
