@@ -138,6 +138,9 @@ enum fl_refusal {
     FL_UNKNOWN_ENCODING,
 };
 
+/* http2_callbacks.c */
+void fl_h2_set_callbacks(nghttp2_session_callbacks *callbacks);
+
 /* http2_session.c */
 /* Says goodbye with an error and listens no more. */
 void fl_h2_end(struct fl_h2 *h2, uint32_t error, const char *why);
