@@ -1,4 +1,4 @@
-/* A connection from arbitrary bytes, in pieces: before each, one byte says how long it is. */
+/* A connection from arbitrary bytes, in pieces: before each, one byte says how long it is (0x7F: all). */
 #include "../door/internal.h"
 
 #include <stdint.h>
@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fl_http *http = fl_http_new(1, -1);
     size_t held = 0;
     while (size > 1) {
-        size_t piece = data[0] == 0xFF ? size : (size_t)data[0] << 3;
+        size_t piece = data[0] == 0x7F ? size : (size_t)data[0] << 3;
         data++, size--;
         if (piece == 0 || piece > size)
             piece = size;
