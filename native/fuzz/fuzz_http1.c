@@ -1,4 +1,5 @@
-/* A connection from arbitrary bytes, in pieces: before each, one byte says how long it is (0x7F: all). */
+/* A connection from arbitrary bytes, in pieces: before each, one byte says how long it is (0x7F:
+ * all). */
 #include "../door/internal.h"
 
 #include <stdint.h>
