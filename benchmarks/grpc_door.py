@@ -180,7 +180,8 @@ def run(options: Options) -> list[Figure]:
 def compared(engine: str, shape: tuple[int, int], ours: list[Result], echo: list[Result]) -> list[Figure]:
     """An engine's figures beside the echo's; the best of each side's rounds."""
     where = f"{engine} engine, {shape[0]} connection{'s' * (shape[0] > 1)} x {shape[1]}"
-    worker = min(result.worker_us for result in ours)
+    # A worker that ran a call when h2load stopped has been killed, and its figures are gone with it.
+    worker = min((result.worker_us for result in ours if result.worker_us), default=0.0)
     return [
         Figure(
             f"gRPC server CPU per call, {where}", min(result.server_us for result in ours), "us",
