@@ -144,7 +144,7 @@ class Http2Server:
         await self._health.enter_graceful_shutdown()
         for connection in list(self._connections.values()):
             connection.shut(now=False)
-        await self._until_none(self._calls_that_count, grace_s)
+        await self._until_none(self._unfinished, grace_s)
         for connection in list(self._connections.values()):
             connection.adopt_all()
         tasks = [
@@ -186,9 +186,10 @@ class Http2Server:
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
-    def _calls_that_count(self) -> int:
-        """Nobody waits for the end of a health watch or a look at the reflection."""
-        return sum(call.protected for call in self.calls) + int(self.native.fast_calls)
+    def _unfinished(self) -> int:
+        """Calls and bytes of answers; but nobody waits for the end of a health watch or a look at the reflection."""
+        calls = sum(call.protected for call in self.calls)
+        return calls + int(self.native.fast_calls) + int(self.native.bytes)
 
     async def _until_none(self, count: Callable[[], int], limit_s: float) -> None:
         """Poll: the sum over many parties, once in a server's life."""

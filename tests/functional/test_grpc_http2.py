@@ -294,6 +294,24 @@ def test_goaway_is_announced_and_running_calls_finish() -> None:
     run(test())
 
 
+def test_stop_waits_for_answers_that_are_on_their_way() -> None:
+    async def test() -> None:
+        async with door() as it, connected(it.port) as client:
+            it.dispatcher.add("large", lambda invocation: ok(bytes(1_000_000)))
+            client.send(h2.call(1, InvokeRequest(function="large").SerializeToString()))
+            got = len((await client.until(h2.DATA, 1)).payload)
+            stopping = asyncio.ensure_future(it.server.stop(10))
+            await client.until(h2.GOAWAY)
+            for stream in (0, 1):
+                client.send(h2.frame(h2.WINDOW_UPDATE, 0, stream, struct.pack(">I", 2_000_000)))
+            for frame in await client.rest():
+                got += len(frame.payload) * (frame.kind == h2.DATA)
+            await stopping
+            assert got > 900_000
+
+    run(test())
+
+
 def test_connections_beyond_the_limit_are_closed() -> None:
     async def test() -> None:
         async with door(max_connections=2) as it, connected(it.port) as one:
