@@ -42,9 +42,7 @@ BENCHMARKS = {
     "storm": 60.0,
 }
 OTHERS = ("micro", "compare")
-COMPARE_S = 2.0
-# Figures of these say what the machine is, not what we promise; they are left out of the summary's picture.
-NOT_DRAWN = ("limit",)
+COMPARE_S = 1.5
 
 
 def micro() -> bool:
@@ -96,7 +94,7 @@ def arguments() -> argparse.Namespace:
 
 
 def keep(options: Options, results: dict[str, list[Figure]], rows: list[compare.Row]) -> None:
-    """Write the JSON and the picture that were asked for."""
+    """Write the JSON and the pictures that were asked for: one of the promises, one of the rivals beside it."""
     if options.json:
         content: dict[str, Any] = {
             name: [figure.as_dict() for figure in figures] for name, figures in results.items()
@@ -107,9 +105,16 @@ def keep(options: Options, results: dict[str, list[Figure]], rows: list[compare.
     if options.plot:
         from benchmarks import plot
 
-        drawn = {name: figures for name, figures in results.items() if name not in NOT_DRAWN}
-        drawn["compare"] = [compare.named(figure) for figure in drawn.get("compare", [])]
-        plot.save(Path(options.plot), drawn, options.curves)
+        path = Path(options.plot)
+        promises = {
+            name: [figure for figure in figures if figure.ok is not None]
+            for name, figures in results.items()
+            if name != "compare"
+        }
+        if any(promises.values()):
+            plot.save(path, promises, options.curves)
+        if rows:
+            plot.save_rivals(path.with_stem(f"{path.stem}-rivals"), compare.panels(rows))
 
 
 def main() -> None:

@@ -162,6 +162,20 @@ def show(rows: Sequence[Row], render: Callable[[Sequence[str], Sequence[Sequence
     return render(header, body)
 
 
+def panels(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    """What a picture of the rows shows."""
+
+    def values(of: Callable[[Row], float | None], scale: float = 1.0) -> dict[str, float | None]:
+        return {row.name: None if (value := of(row)) is None else value * scale for row in rows}
+
+    return {
+        "cold start, p50, ms": values(lambda row: row.cold_p50, 1e-3),
+        "warm call, p50, us": values(lambda row: row.warm_p50),
+        f"calls/s, {CONNECTIONS} connections": values(lambda row: row.rps),
+        "MiB per idle instance": values(lambda row: row.idle_mib),
+    }
+
+
 def verdict(made: Sequence[Figure]) -> str:
     """Where we are not ahead, in words."""
     behind = [
@@ -189,16 +203,8 @@ def main() -> None:
     if options.plot:
         from benchmarks import plot
 
-        plot.save(Path(options.plot), {"compare": [named(figure) for figure in made]})
+        plot.save_rivals(Path(options.plot), panels(rows))
     raise SystemExit(any(figure.ok is False for figure in made))
-
-
-def named(figure: Figure) -> Figure:
-    """For a plot, where the rival has to be in the name."""
-    return Figure(
-        f"{figure.name} / {figure.limit_name}", figure.value, figure.unit, "", figure.limit, figure.bar,
-        figure.at_least, figure.note,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

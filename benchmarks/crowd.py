@@ -30,7 +30,7 @@ COLD_BAR_US = 25_000.0
 PARKED, QUICK_PARKED, WAVE, WAVES_AT_ONCE = 5000, 300, 100, 2
 PARKED_BAR_MIB = 1.5
 # Enough for a wave on a slow machine, and for all waves; then the benchmark makes do with what there is.
-LONGEST_WAVE_S, PARKING_S = 8.0, 120.0
+LONGEST_WAVE_S, PARKING_S = 8.0, 100.0
 # No more workers when the machine has less memory than this.
 SPARE_KIB = 3 * 1024 * 1024
 SAMPLE = 500

@@ -1,4 +1,4 @@
-"""Draws figures: how far each ratio is from its bar, and percentile curves of whole samples. Needs matplotlib."""
+"""Draws figures: ratios to their limits, percentile curves of whole samples, rivals side by side. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -55,13 +55,43 @@ def draw_ratios(axis: Any, figures: Sequence[Figure]) -> None:
         if figure.bar:
             axis.plot([figure.bar] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
         text = f" {ratio:.2f}  ({number(figure.value)} {figure.unit}; {figure.limit_name} {number(figure.limit)})"
-        axis.text(ratio, place, text, va="center", fontsize=6)
+        axis.text(max(ratio, figure.bar or 0.0), place, text, va="center", fontsize=6)
     axis.set_yticks(list(places), [figure.name for figure in figures], fontsize=7)
-    axis.invert_yaxis()
+    axis.set_ylim(len(figures) - 0.4, -0.6)
     axis.set_xscale("log")
     axis.axvline(1.0, color="black", linewidth=0.6, linestyle=":")
-    axis.margins(x=0.35)
+    axis.set_xlim(min(0.1, *ratios) / 1.5, max(2.0, *ratios) * 12)
     axis.set_xlabel("ratio to the limit of the same run; tick = promise", fontsize=7)
+
+
+def save_rivals(path: Path, panels: Mapping[str, Mapping[str, float | None]]) -> None:
+    """A panel for each measure (its name says the unit): a bar for each competitor."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(next(iter(panels.values())))
+    picture, axes = pyplot.subplots(
+        1, len(panels), figsize=(12, 0.3 * len(names) + 1), sharey=True, layout="constrained", squeeze=False
+    )
+    for axis, (measure, values) in zip(axes[0], panels.items(), strict=True):
+        known = [value for value in values.values() if value]
+        least = min(known) / 2
+        for place, (name, value) in enumerate(values.items()):
+            colour = GOOD if name.startswith("Forklight") else PLAIN
+            axis.barh(place, value or least, color=colour if value else "none", height=0.6)
+            text = f" {number(value)}" if value else " not measured"
+            axis.annotate(text, (value or least, place), va="center", fontsize=6)
+        axis.set_title(measure, fontsize=8)
+        axis.set_xscale("log")
+        axis.set_xlim(least, max(known) * 8)
+        axis.tick_params(labelsize=6)
+    axes[0][0].set_yticks(range(len(names)), names, fontsize=7)
+    axes[0][0].invert_yaxis()
+    picture.suptitle(heading(), fontsize=7)
+    picture.savefig(path, dpi=130)
+    pyplot.close(picture)
 
 
 def nines(values: Sequence[float]) -> tuple[list[float], list[float]]:
