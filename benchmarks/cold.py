@@ -27,7 +27,7 @@ from benchmarks.report import Figure, Options, main, median, percentile
 from tests.support.guest_harness import INIT, READY, RESULT, FunctionZygote, GuestHarness, GuestWorker
 from tests.support.server import Server
 
-SPARE_BAR, FORK_BAR, LARGE_FORK_BAR, SIZE_BAR = 1.25, 1.5, 1.3, 1.5
+SPARE_BAR, FORK_BAR, SIZE_BAR = 1.25, 1.5, 1.5
 RATE_PER_S = 20.0
 FORKS = 24
 LARGE_FORKS = 12
@@ -71,7 +71,6 @@ class Case:
     name: str
     folder: Path
     snapshot: str
-    bar: float = FORK_BAR
 
 
 def heavy_package(folder: Path) -> Path:
@@ -204,7 +203,7 @@ def fork_figures(case: Case, mine: list[float], bare: list[float]) -> list[Figur
     limit = "bare clone + first answer"
     return [
         Figure(
-            f"cold by a synchronous fork, p50, {case.name}", median(mine), "us", limit, median(bare), case.bar
+            f"cold by a synchronous fork, p50, {case.name}", median(mine), "us", limit, median(bare), FORK_BAR
         ),
         Figure(
             f"the same, p90, {case.name}", percentile(mine, 90), "us", limit, percentile(bare, 90)
@@ -235,7 +234,7 @@ def run(options: Options) -> list[Figure]:
         shutil.copytree(heavy, huge)
         (huge / "index.py").write_text(HEAVY_SOURCE + HUGE_SOURCE)
         large = [
-            Case("function zygote of 95 MB (boto3, NumPy)", heavy, "on", LARGE_FORK_BAR),
+            Case("function zygote of 95 MB (boto3, NumPy)", heavy, "on"),
             Case("function zygote of 500 MB", huge, "on"),
         ]
         timings = forks(server, large, LARGE_FORKS)
