@@ -33,6 +33,8 @@ SHORT_HANDLER_NS = 100_000
 ROUND_TRIP_NS = 50_000
 # Up to this many busy workers there is a CPU for one more, so a waiting invocation asks for one at once.
 EAGER_WORKERS = max(2, os.cpu_count() or 1)
+# More workers than this do not serve handlers of microseconds any faster, however many calls wait: they only take turns.
+MOST_SHORT_WORKERS = 8 * (os.cpu_count() or 1)
 # A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
 PIPELINE_INIT_US = 20_000
 
@@ -278,6 +280,8 @@ class WorkerPool:
         if uncovered <= 0:
             return 0
         active = self.busy + len(self.lends)
+        if 0 <= self.service_ns <= SHORT_HANDLER_NS and not self.one_shot:
+            uncovered = min(uncovered, max(0, MOST_SHORT_WORKERS - active - len(self.idle)))
         expected = (self.service_ns + ROUND_TRIP_NS) * waiting
         if self.one_shot or self.service_ns < 0 or expected > PATIENCE_NS * active:
             return uncovered

@@ -31,6 +31,9 @@ struct __attribute__((packed)) answer_head {
 
 /* As in gateway/dispatch/worker_pool.py, which explains them. */
 enum { SHORT_HANDLER_NS = 100000, IDLE_PATIENCE_NS = 1000000, MAX_WAITING = 10000 };
+/* One worker more at a time while calls wait too long: a pause of the whole machine must not set
+ * all of them to work, each with cold caches. */
+enum { WIDEN_NS = 250000 };
 
 /* ---- pools: the list of idle workers, the queue of waiting calls ---------------------------- */
 
@@ -130,7 +133,8 @@ static int may_wake(const struct fl_pool *pool, int64_t now)
 {
     return pool->busy < pool->eager || pool->service_ns > SHORT_HANDLER_NS ||
            pool->service_ns < 0 ||
-           (pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS);
+           (pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS &&
+            now - pool->widened >= WIDEN_NS);
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
@@ -190,6 +194,8 @@ static int start(struct fl_door *door, struct fl_worker *worker, struct fl_call 
     }
     worker->call = call;
     call->worker = worker;
+    if (pool->busy >= pool->eager)
+        pool->widened = now;
     pool->busy++;
     return 1;
 }

@@ -69,6 +69,7 @@ struct fl_pool {
     uint64_t billed_ms;
     uint32_t buckets[32]; /* by duration; bounds as given to fl_door_new */
     struct fl_call *first, *last;
+    int64_t widened; /* when a worker beyond `eager` was last set to work, steady ns */
     char version[72];
 };
 

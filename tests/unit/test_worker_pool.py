@@ -6,7 +6,14 @@ import pytest
 
 from gateway.dispatch.fast_path import FastPath
 from gateway.dispatch.metrics import FunctionStats
-from gateway.dispatch.worker_pool import EAGER_WORKERS, IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
+from gateway.dispatch.worker_pool import (
+    EAGER_WORKERS,
+    IDLE_PATIENCE_NS,
+    MOST_SHORT_WORKERS,
+    PATIENCE_NS,
+    Lend,
+    WorkerPool,
+)
 from gateway.model.invocation import Invocation
 from tests.support.lending import view
 
@@ -56,11 +63,19 @@ def test_fast_function_gets_a_worker_for_each_processor() -> None:
 def test_long_queue_of_a_fast_function_is_not_waited_for() -> None:
     fast = pool(1000, busy=EAGER_WORKERS)
     fast.note_service(50_000)
-    assert fast.lends_wanted(NOW) == 1000
+    assert fast.lends_wanted(NOW) == MOST_SHORT_WORKERS - EAGER_WORKERS
+
+
+def test_microseconds_need_no_crowd() -> None:
+    crowd = pool(1000, busy=MOST_SHORT_WORKERS, waited_ns=PATIENCE_NS)
+    crowd.note_service(50_000)
+    assert crowd.lends_wanted(NOW) == 0
+    crowd.service_ns = 10_000_000
+    assert crowd.lends_wanted(NOW) == 1000
 
 
 def test_when_patience_is_over_growth_doubles_with_time() -> None:
-    stuck = pool(20, busy=EAGER_WORKERS, waited_ns=PATIENCE_NS)
+    stuck = pool(12, busy=EAGER_WORKERS, waited_ns=PATIENCE_NS)
     stuck.note_service(50_000)
     asked = []
     for step in range(5):
@@ -68,7 +83,7 @@ def test_when_patience_is_over_growth_doubles_with_time() -> None:
         asked.append(stuck.lends_wanted(now))
         assert stuck.lends_wanted(now + 1) == 0
         stuck.lends += [Lend(stuck) for _ in range(asked[-1])]
-    assert asked == [1, 2, 4, 8, 5]
+    assert asked == [1, 2, 4, 5, 0]
 
 
 @pytest.mark.parametrize("busy", [0, 100])
