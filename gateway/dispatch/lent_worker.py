@@ -367,23 +367,7 @@ class Worker:
     def _take_frame(self, kind: int, aux: int, frame: memoryview) -> None:
         dispatcher = self._dispatcher
         if kind == READY:
-            self.ready = True
-            self.init_us = aux
-            self.pool.init_us = aux
-            now = _steady()
-            dispatcher.became_ready(self)
-            invocation = self.invocation
-            if invocation is None:
-                return
-            if not self.sent:
-                self.started_ns = now
-                if not self._send(invocation, now):
-                    dispatcher.start_failed(self, invocation)
-            else:
-                # Sent ahead: the function's time begins here.
-                self.started_ns = now
-                self.started_ms = time.time_ns() // 1_000_000
-                self.deadline_ns = self._callers_limit(invocation, now + self.timeout_ns, now)
+            self._became_ready(aux)
         elif kind == INIT_FAILED:
             dispatcher.init_failed(self, bytes(frame[HEADER_BYTES:]))
         elif kind == SETUP_FAILED:
@@ -394,6 +378,27 @@ class Worker:
             _, _, _, _, _, handler_ns, cpu_ns, peak_kib = _unpack_answer(frame)
             payload = bytes(frame[ANSWER_HEAD_BYTES:])
             dispatcher.answered(self, invocation, kind == ERROR, payload, handler_ns, cpu_ns, peak_kib)
+
+    def _became_ready(self, init_us: int) -> None:
+        dispatcher = self._dispatcher
+        self.ready = True
+        self.init_us = init_us
+        self.pool.note_init(init_us)
+        now = _steady()
+        invocation = self.invocation
+        alive = True
+        if invocation is not None:
+            self.started_ns = now
+            if self.sent:
+                # Sent ahead: the function's time begins here.
+                self.started_ms = time.time_ns() // 1_000_000
+                self.deadline_ns = self._callers_limit(invocation, now + self.timeout_ns, now)
+            else:
+                alive = self._send(invocation, now)
+        # After the event is on its way: the supervisor's part is nobody's wait.
+        dispatcher.became_ready(self)
+        if invocation is not None and not alive:
+            dispatcher.start_failed(self, invocation)
 
     def close(self) -> None:
         """Give up both fds.  Idempotent."""

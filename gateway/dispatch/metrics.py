@@ -34,6 +34,8 @@ class FunctionStats:
         "duration_ns",
         "fast",
         "function",
+        "init_key",
+        "init_us",
         "ok",
         "outcomes",
         "region",
@@ -51,6 +53,9 @@ class FunctionStats:
         self.billed_ms = 0
         self.cold = 0
         self.timeouts = 0
+        # How long the module code of the version `init_key` took when it ran last: not a figure, but as lasting as they are.
+        self.init_key = ""
+        self.init_us = -1
 
     def ran(self, kind: ResultKind, duration_ns: int, billed_ms: int) -> None:
         """An invocation that reached a worker."""

@@ -189,7 +189,8 @@ class WorkerPool:
         self.workers = 0  # lent to this door, whatever they do
         self.retired = False  # the function changed or went: nothing is kept
         self.metas: dict[str, bytes] = {}  # ready-made metadata of plain invocations, by invoked ARN
-        self.init_us = -1  # of the last worker that became ready; -1: not seen yet
+        # Of the last worker that became ready, also before this pool was made anew; -1: not seen yet.
+        self.init_us = stats.init_us if stats.init_key == view.key else -1
         self._growth = 1  # how many workers to ask for when patience is over
         self._grow_at = 0  # not again before
 
@@ -254,6 +255,11 @@ class WorkerPool:
             self.stats.add(c.answered, c.duration_ns, c.billed_ms, buckets)
             c.answered = c.duration_ns = c.billed_ms = 0
             ffi.memmove(c.buckets, bytes(ffi.sizeof(c.buckets)), ffi.sizeof(c.buckets))
+
+    def note_init(self, init_us: int) -> None:
+        """A worker became ready."""
+        self.init_us = self.stats.init_us = init_us
+        self.stats.init_key = self.key
 
     def note_service(self, handler_ns: int) -> None:
         """One warm call's time in the handler, smoothed."""
