@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any
 
-from tests.support.deploy import function, invoke
+from tests.support.deploy import function, invoke, log_events
 from tests.support.server import Server
 
 PRINTS = """
@@ -27,14 +26,7 @@ def lines_of(server: Server, name: str, ends: int) -> list[str]:
     logs = server.client("logs")
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found: list[str] = []
-        token: dict[str, Any] = {}
-        while True:
-            page = logs.filter_log_events(logGroupName=f"/aws/lambda/{name}", **token)
-            found += [event["message"] for event in page["events"]]
-            if "nextToken" not in page:
-                break
-            token = {"nextToken": page["nextToken"]}
+        found = [event["message"] for event in log_events(logs, name)]
         if sum(line.startswith("REPORT") for line in found) >= ends:
             return found
         time.sleep(0.1)
