@@ -30,7 +30,7 @@ COLD_BAR_US = 25_000.0
 PARKED, QUICK_PARKED, WAVE, WAVES_AT_ONCE = 5000, 300, 100, 2
 PARKED_BAR_MIB = 1.5
 # Enough for a wave on a slow machine, and for all waves; then the benchmark makes do with what there is.
-LONGEST_WAVE_S, PARKING_S = 8.0, 100.0
+SHORTEST_WAVE_S, LONGEST_WAVE_S, PARKING_S = 0.5, 8.0, 100.0
 # No more workers when the machine has less memory than this.
 SPARE_KIB = 3 * 1024 * 1024
 SAMPLE = 500
@@ -84,8 +84,9 @@ def deployed(options: Options) -> list[Figure]:
     ]  # fmt: skip
 
 
-def wave(server: Server, name: str, size: int, hold_s: float) -> float:
-    """Park up to `size` workers of a function; seconds until the last had begun, LONGEST_WAVE_S if some did not in time."""
+def wave(server: Server, name: str, size: int, hold_s: float) -> tuple[float, int]:
+    """Park up to `size` workers of a function; (seconds until the last had begun, calls that failed). LONGEST_WAVE_S when some
+    had to wait for another's worker."""
     signer = ours.signer(server)
     with burst.connections(ours.port_of(server.http), size) as callers:
         started = time.time()
@@ -94,21 +95,24 @@ def wave(server: Server, name: str, size: int, hold_s: float) -> float:
             caller.send(request)
         notes = burst.notes([caller.receive() for caller in callers])
     in_time = [note["begun"] - started for note in notes if note["calls"] == 1]
-    return max(in_time) if len(in_time) == size else LONGEST_WAVE_S
+    return max(in_time) if len(in_time) == size else LONGEST_WAVE_S, size - len(notes)
 
 
-def park(server: Server, functions: list[str], until: float) -> None:
-    """A wave of workers for each function; stops early when time or memory runs out."""
-    hold_s = LONGEST_WAVE_S / 2
+def park(server: Server, functions: list[str], until: float) -> int:
+    """A wave of workers for each function; stops early when time or memory runs out, or at calls that fail: how many."""
+    hold_s, failed = LONGEST_WAVE_S / 2, 0
 
     def one(name: str) -> None:
-        nonlocal hold_s
-        if time.monotonic() < until and available_kib() > SPARE_KIB:
-            hold_s = min(LONGEST_WAVE_S, 2 * wave(server, name, WAVE, hold_s))
+        nonlocal hold_s, failed
+        if not failed and time.monotonic() < until and available_kib() > SPARE_KIB:
+            begun_s, failures = wave(server, name, WAVE, hold_s)
+            hold_s = min(LONGEST_WAVE_S, SHORTEST_WAVE_S + 2 * begun_s)
+            failed += failures
 
     # A wave mostly waits for its slowest worker; another uses the processors meanwhile.
     with ThreadPoolExecutor(WAVES_AT_ONCE) as threads:
         list(threads.map(one, functions))
+    return failed
 
 
 def private_of(pids: list[int]) -> list[float]:
@@ -123,11 +127,14 @@ def private_of(pids: list[int]) -> list[float]:
 def parked(options: Options) -> list[Figure]:
     wanted = QUICK_PARKED if options.quick else PARKED
     functions = [f"parked{number}" for number in range(wanted // WAVE)]
-    with many_descriptors(), ours.serving("--concurrency", "2000", "--idle-timeout", "900") as server:
+    # `--concurrency` bounds the workers that there are, idle ones included.
+    arguments = ("--concurrency", str(wanted + 10 * WAVE), "--idle-timeout", "900")
+    with many_descriptors(), ours.serving(*arguments) as server:
         ours.deploy_many(server, functions, burst.SOURCE, snapshot="on")
         zygotes, before_kib = set(ours.workers(server)), available_kib()
         started = time.monotonic()
-        park(server, functions, started + PARKING_S)
+        failed = park(server, functions, started + PARKING_S)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         parking_s = time.monotonic() - started
         time.sleep(1.0)
         used_kib = before_kib - available_kib()
@@ -144,7 +151,10 @@ def parked(options: Options) -> list[Figure]:
             "what the machine has less for each of them", used_kib / max(1, made) / 1024, "MiB", "bar", PARKED_BAR_MIB,
             note="kernel, cgroups and the sandbox's own process included",
         ),
-        Figure("workers parked", made, "", "wanted", wanted, 1.0, True),
+        Figure(
+            "workers parked", made, "", "wanted", wanted, 1.0, True,
+            f"{failed} calls failed; a process may have {descriptors:,} files open",
+        ),
     ]  # fmt: skip
 
 
