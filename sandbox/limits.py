@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # AWS Lambda documents that a function gets the equivalent of one vCPU at 1,769 MB, in proportion below and above.
 MEGABYTES_PER_CPU = 1769
@@ -13,6 +13,9 @@ MIN_CPU_QUOTA_US = 1_000
 # Lambda's quota of processes and threads of one environment.
 DEFAULT_PIDS = 1024
 
+# What a child of a function zygote is charged to the zygote at most.
+CHILD_MB = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -21,10 +24,16 @@ class Limits:
     memory_mb: int
     tmp_mb: int
     pids: int = DEFAULT_PIDS
+    children_mb: int = 0  # more memory, which brings no CPU: see for_a_zygote
 
     @property
     def memory_bytes(self) -> int:
-        return self.memory_mb * 1024 * 1024
+        return (self.memory_mb + self.children_mb) * 1024 * 1024
+
+    def for_a_zygote(self, children: int) -> Limits:
+        """Of a process that so many others are forked from: the kernel charges it with a child's page tables, stack and mappings
+        (0.6 MB for a zygote of 20 MB) as long as that lives, though the child itself has a cgroup of its own."""
+        return replace(self, children_mb=children * CHILD_MB)
 
     @property
     def cpu_quota_us(self) -> int:

@@ -24,6 +24,8 @@ log = logging.getLogger("forklight.sandbox")
 
 # Lambda allows a SnapStart function this long to initialise (developer guide, snapstart-runtime).
 SNAPSHOT_INIT_LIMIT_S = 130.0
+# Workers of one snapshot that its zygote has memory for.
+MAX_CHILDREN = 2048
 
 Settled = Callable[[VersionPool, str, str, object, str], None]
 
@@ -134,6 +136,7 @@ class Snapshots:
 
     def _forked(self, zygote: FunctionZygote, pidfd: int) -> None:
         zygote.zygote.adopt(pidfd)
+        zygote.shell.leaf.release()
         if zygote.stopped:
             pidfd_kill(pidfd)
 
@@ -161,7 +164,8 @@ class Snapshots:
             if reasons:
                 self._refuse(pool, "a fork cannot carry " + ", ".join(reasons), self._log_of(zygote))
             else:
-                zygote.shell.leaf.set_limits(pool.spec.limits)
+                children = min(pool.spec.max_workers or MAX_CHILDREN, MAX_CHILDREN)
+                zygote.shell.leaf.set_limits(pool.spec.limits.for_a_zygote(children))
                 zygote.init_us = int((self._loop.time() - zygote.started_at) * 1e6)
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""

@@ -123,6 +123,7 @@ class WorkerKeeper:
         self._on_failed(pool, error)
 
     def _forked(self, worker: Worker) -> None:
+        worker.leaf.release()  # it is in there: descriptors are what limits how many workers a host can have
         self._loop.add_reader(worker.pidfd, self._died, worker)
         if worker.state is WorkerState.DYING:
             pidfd_kill(worker.pidfd)
