@@ -128,13 +128,30 @@ struct fl_call *fl_pool_take(struct fl_pool *pool)
     return call;
 }
 
+/* Handlers of microseconds: few workers in turn serve them sooner than many that each have to be
+ * woken. */
+static int is_crowded(const struct fl_pool *pool)
+{
+    return pool->busy >= pool->eager && pool->service_ns >= 0 &&
+           pool->service_ns <= SHORT_HANDLER_NS;
+}
+
+static int is_overdue(const struct fl_pool *pool, int64_t now)
+{
+    return pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS;
+}
+
 /* Whether an idle worker takes what comes, rather than one of the busy ones when it is done. */
 static int may_wake(const struct fl_pool *pool, int64_t now)
 {
-    return pool->busy < pool->eager || pool->service_ns > SHORT_HANDLER_NS ||
-           pool->service_ns < 0 ||
-           (pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS &&
-            now - pool->widened >= WIDEN_NS);
+    return !is_crowded(pool) || (is_overdue(pool, now) && now - pool->widened >= WIDEN_NS);
+}
+
+/* Whether a worker that has answered takes what waits, rather than resting and leaving it to the
+ * others. */
+static int may_go_on(const struct fl_pool *pool, int64_t now)
+{
+    return !is_crowded(pool) || is_overdue(pool, now);
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
@@ -351,7 +368,7 @@ static enum fl_verdict go_on(struct fl_door *door, struct fl_worker *worker, int
     if (pool->oldest_outside != 0 &&
         (pool->first == NULL || pool->oldest_outside <= pool->first->admitted_ns))
         return FL_HANDOVER;
-    if (pool->first == NULL) {
+    if (pool->first == NULL || !may_go_on(pool, now)) {
         fl_pool_rest(pool, worker, 1);
         return FL_DONE;
     }
