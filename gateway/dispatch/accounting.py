@@ -72,9 +72,12 @@ class Accounting:
                     continue
                 view = worker.pool.view
                 ended_ms = started_ms + duration_ns // 1_000_000
+                # The first call of a worker is on the fast path only where it is the only one.
+                first_us = worker.init_us if worker.pool.one_shot else None
                 report = Report(
                     request_id, view.version, started_ms, ended_ms, duration_ns, billed_ms, view.memory_mb,
-                    peak_kib, None, "success",
+                    peak_kib, None if worker.restored else first_us, "success",
+                    restore_us=first_us if worker.restored else None,
                 )  # fmt: skip
                 kept = not output or worker.log.admit(len(output))
                 chunks = [(ended_ms, output)] if output and kept else []

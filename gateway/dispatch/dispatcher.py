@@ -140,17 +140,20 @@ class Dispatcher:
         if quiet:
             self.accounting.ended_quietly(worker, invocation, receipt, duration, status, started_ms)
         if used_up:
-            # Its end and the next one's start cost the supervisor and the kernel a millisecond: not while the caller reads the answer.
-            worker.stop_reading()
-            if pool.waits:
-                self._used_up(pool, worker)
-            else:
-                self.loop.call_later(USED_UP_DELAY_S, self._used_up, pool, worker)
+            self._retire_used(pool, worker)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         if receipt.cold:
             pool.stats.cold += 1
         else:
             pool.note_service(handler_ns)
+
+    def _retire_used(self, pool: WorkerPool, worker: Worker) -> None:
+        """Its end and the next one's start cost the supervisor and the kernel a millisecond: not while the caller reads the answer."""
+        worker.stop_reading()
+        if pool.waits:
+            self._used_up(pool, worker)
+        else:
+            self.loop.call_later(USED_UP_DELAY_S, self._used_up, pool, worker)
 
     def _used_up(self, pool: WorkerPool, worker: Worker) -> None:
         self.part_with(worker, "release")
@@ -162,7 +165,12 @@ class Dispatcher:
     def after(self, worker: Worker, verdict: int) -> None:
         """What the fast path leaves to do when it has answered a call of this worker's."""
         self.fast.unblock()
-        if verdict == HANDOVER:
+        if verdict != HANDOVER:
+            return
+        if worker.pool.one_shot:
+            worker.doomed = True
+            self._retire_used(worker.pool, worker)
+        else:
             self.borrowing.hand_over(worker.pool, worker, _steady())
 
     def adopt(self, call: Any) -> None:
@@ -376,7 +384,7 @@ class Dispatcher:
                 coldest = pool.idle.coldest()
                 self.part_with(coldest, "give_back" if coldest.ready else "release")
                 count -= 1
-            if busy:
+            if busy and not pool.one_shot:
                 pool.c.recalled = min(count, pool.busy)
                 count -= pool.c.recalled
 

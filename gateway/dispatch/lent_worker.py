@@ -140,8 +140,10 @@ class Worker:
         return bool(self.c.call != ffi.NULL)
 
     def is_plain(self) -> bool:
-        """Whether it may run such calls: ready, warm and in order."""
-        return self.ready and not (self.cold or self.doomed or self.started_logged or self._buffer)
+        """Whether it may run such calls: ready, in order, and warm, unless its first call is to be its only one."""
+        if self.cold and not self.pool.one_shot:
+            return False
+        return self.ready and not (self.doomed or self.started_logged or self._buffer)
 
     def adopt(self) -> Invocation:
         """The fast call that it runs becomes its invocation."""
@@ -395,6 +397,8 @@ class Worker:
                 self.deadline_ns = self._callers_limit(invocation, now + self.timeout_ns, now)
             else:
                 alive = self._send(invocation, now)
+        if self.c.listed:
+            self.c.plain = self.is_plain()
         # After the event is on its way: the supervisor's part is nobody's wait.
         dispatcher.became_ready(self)
         if invocation is not None and not alive:

@@ -35,6 +35,7 @@ ROUND_TRIP_NS = 50_000
 EAGER_WORKERS = max(2, os.cpu_count() or 1)
 # More workers than this do not serve handlers of microseconds any faster, however many calls wait: they only take turns.
 MOST_SHORT_WORKERS = 8 * (os.cpu_count() or 1)
+NO_LIMIT = 1 << 30
 # A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
 PIPELINE_INIT_US = 20_000
 
@@ -176,13 +177,16 @@ class WorkerPool:
         self._fast = fast
         self._number = fast.enroll_pool(self)
         version = view.version.encode()
+        self.one_shot = view.isolation == "request"
         limit_ns = int(view.timeout_s * 1e9)
-        self.c = owned(lib.fl_pool_new(self._number, limit_ns, EAGER_WORKERS, version), lib.fl_pool_free)
+        # A worker that serves once is never waited for, and handed over as soon as it has answered.
+        eager = NO_LIMIT if self.one_shot else EAGER_WORKERS
+        self.c = owned(lib.fl_pool_new(self._number, limit_ns, eager, version), lib.fl_pool_free)
         self.view = view
         self.key = view.key
         self.tenant = tenant
         self.stats = stats
-        self.one_shot = view.isolation == "request"
+        self.c.recalled = int(self.one_shot)
         self.idle = Idle(self.c)
         self.waiting = Waiting(self.c)
         self.lends: list[Lend] = []
@@ -253,6 +257,8 @@ class WorkerPool:
         if c.answered:
             buckets = ffi.unpack(c.buckets, len(self.stats.buckets))
             self.stats.add(c.answered, c.duration_ns, c.billed_ms, buckets)
+            if self.one_shot:
+                self.stats.cold += c.answered
             c.answered = c.duration_ns = c.billed_ms = 0
             ffi.memmove(c.buckets, bytes(ffi.sizeof(c.buckets)), ffi.sizeof(c.buckets))
 

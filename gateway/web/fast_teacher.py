@@ -62,7 +62,7 @@ class FastTeacher:
         function, qualifier, arn = route.names(region)
         view = self._dispatcher.directory.resolve(region, function, qualifier)
         pool = self._dispatcher.pools.get(view.key)
-        if pool is None or pool.view.isolation != "reuse":
+        if pool is None or pool.view.isolation == "tenant":
             return
         target = route.target
         self._fast.add_route(name, pool, arn, target.canonical_path, target.canonical_query)

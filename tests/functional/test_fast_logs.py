@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 
 from tests.support.deploy import function, invoke, log_events
@@ -52,3 +53,35 @@ def test_every_line_belongs_to_its_invocation(start_server: Callable[..., Server
         assert f"no end {n}\n" in own[0]
         assert own[0].count("START") == 1
         assert own[0].count("x" * 1000) == {10: 20, 20: 100, 30: 300}.get(n, 0)
+
+
+def test_a_worker_for_one_event_takes_the_fast_path_and_is_used_up(
+    start_server: Callable[..., Server],
+) -> None:
+    source = "count = 0\ndef handler(event, context):\n    global count\n    count += 1\n    return count\n"
+    server = start_server("--doors", "1")
+    client = server.client()
+    with function(client, source, isolation="request") as name:
+        assert [invoke(client, name)[0] for _ in range(20)] == [1] * 20
+        messages = [event["message"] for event in log_events(server.client("logs"), name)]
+        deadline = time.monotonic() + 20
+        while sum(line.startswith("REPORT") for line in messages) < 20 and time.monotonic() < deadline:
+            time.sleep(0.1)
+            messages = [event["message"] for event in log_events(server.client("logs"), name)]
+        reports = [line for line in messages if line.startswith("REPORT")]
+        assert len(reports) == 20
+        assert all("\tInit Duration: " in line for line in reports)
+        fast, cold = 0.0, 0.0
+        while cold < 20 and time.monotonic() < deadline:
+            fast, cold = total(server, "fast_invocations_total"), total(server, "cold_starts_total")
+        assert (fast > 0, cold) == (True, 20)
+
+
+def total(server: Server, metric: str) -> float:
+    """Of all functions, as pushed last."""
+    wanted = urllib.request.Request(
+        f"{server.url}/metrics", headers={"Authorization": f"Bearer {server.token}"}
+    )
+    with urllib.request.urlopen(wanted, timeout=10) as answer:
+        found = re.findall(rf"^forklight_{metric}\{{.*\}} (\S+)$", answer.read().decode(), re.MULTILINE)
+    return sum(map(float, found))
