@@ -282,8 +282,11 @@ def test_twenty_thousand_calls_leave_nothing_behind(door: Server, name: str) -> 
         fds, memory = fd_count(pid), resident_kib(pid)
         for _ in range(4):
             call(5000)
-        time.sleep(0.3)
-        assert fd_count(pid) <= fds + 2  # a worker more may still be here
+        # Workers that were borrowed for a moment of haste go back when they have rested for a second.
+        limit = time.monotonic() + 15
+        while fd_count(pid) > fds + 2 and time.monotonic() < limit:
+            time.sleep(0.1)
+        assert fd_count(pid) <= fds + 2
         assert resident_kib(pid) <= memory + 1500
     found = counted(door, name, 24_003)
     assert found["fast_invocations_total"] > 15_000  # a machine in a hurry makes some irregular
