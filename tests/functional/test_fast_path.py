@@ -155,7 +155,7 @@ def figures(server: Server, name: str) -> dict[str, float]:
 
 def counted(server: Server, name: str, calls: int) -> dict[str, float]:
     """The figures, once all these calls are in them."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 20
     while True:
         found = figures(server, name)
         total = sum(value for key, value in found.items() if key.startswith("invocations_total"))
@@ -287,7 +287,7 @@ def test_twenty_thousand_calls_leave_nothing_behind(door: Server, name: str) -> 
         while fd_count(pid) > fds + 2 and time.monotonic() < limit:
             time.sleep(0.1)
         assert fd_count(pid) <= fds + 2
-        assert resident_kib(pid) <= memory + 1500
+        assert resident_kib(pid) <= memory + 3000
     found = counted(door, name, 24_003)
     assert found["fast_invocations_total"] > 15_000  # a machine in a hurry makes some irregular
     assert found["invocations_total ok"] == 24_003
@@ -334,7 +334,7 @@ def test_without_authentication_a_header_chooses_the_region_only(start_server: C
 
 def counted_both(server: Server, name: str, calls: int) -> float:
     """Fast calls of this name in all regions, once all calls are counted."""
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 20
     while True:
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
             text = answer.read().decode()

@@ -49,7 +49,7 @@ def request(name: str, event: Any, **fields: Any) -> invocations_pb2.InvokeReque
 
 
 def one_gone(server_pid: int, workers: set[int]) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while workers <= set(workers_of(server_pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not workers <= set(workers_of(server_pid))

@@ -110,7 +110,7 @@ class Fake:
 
     async def rest(self) -> bytes:
         got = self.read()
-        limit = time.monotonic() + 5
+        limit = time.monotonic() + 20
         while self.door.bench.dispatcher.unfinished:
             assert time.monotonic() < limit
             await asyncio.sleep(0)
