@@ -111,7 +111,7 @@ def figures(options: Options) -> list[Figure]:
     return [
         Figure(
             f"burst: {count} workers of one function from zero", measured, "/s", "bare clones + answer", bare,
-            RATE_BAR, True, f"{count / measured:.1f} s in all; bar of issue 3 (moonshot: 1,000 in 0.8 s)",
+            RATE_BAR, True, f"{count / measured:.1f} s in all; aim (far aim: 1,000 in 0.8 s)",
         ),
         Figure("burst: workers that took a call", workers, "", "calls", count, 1.0, True),
         Figure("burst: calls that failed", count - len(noted), "", "calls", count, 0.0),

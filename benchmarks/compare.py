@@ -31,7 +31,7 @@ from benchmarks.rivals import RIVALS, Rival, Running, started
 from benchmarks.rivals.running import COLD_STARTS, mean_kib
 
 CONNECTIONS = 16
-# Of issue 3: ahead of every rival; by FAR_AHEAD of those that isolate, as a moonshot.
+# The aim: ahead of every rival; by FAR_AHEAD of those that isolate, as a far aim.
 AHEAD, FAR_AHEAD = 1.0, 5.0
 
 
@@ -114,7 +114,7 @@ def run_all(options: Options, chosen: Sequence[str] = ()) -> list[Row]:
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
-    """Ours beside each rival, with the bar of issue 3: ahead in all four."""
+    """Ours beside each rival, with the aim: ahead in all four."""
     us, made = rows[0], []
     for row in rows[2:]:
         note = f"moonshot: {FAR_AHEAD:g} times" if row.isolated else ""

@@ -110,7 +110,7 @@ def run(options: Options) -> list[Figure]:
     ]
     for p in PERCENTILES:
         bar = 1.0 if p == 99.9 else None
-        note = {99.9: "bar of issue 3", 99.99: "moonshot of issue 3: <= 1"}.get(p, "")
+        note = {99.9: "aim", 99.99: "far aim: <= 1"}.get(p, "")
         figures.append(
             Figure(f"added to a call, p{p:g}", percentile(added, p), "us", "bar", P999_BAR_US, bar, note=note)
         )

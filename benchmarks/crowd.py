@@ -75,7 +75,7 @@ def deployed(options: Options) -> list[Figure]:
     return [
         Figure(
             f"{name}: cold p99", percentile(cold, 99), "us", "bar", COLD_BAR_US, 1.0,
-            note=f"bar of issue 3; {calls} of them, {RATE_PER_S:.0f} /s, {resident} processes resident before",
+            note=f"aim; {calls} of them, {RATE_PER_S:.0f} /s, {resident} processes resident before",
         ),
         Figure(f"{name}: cold p50", percentile(cold, 50), "us", "bar", COLD_BAR_US),
         Figure(f"{name}: calls that failed", done.errors + done.unfinished, "", "calls", calls, 0.0),
@@ -145,7 +145,7 @@ def parked(options: Options) -> list[Figure]:
     return [
         Figure(
             f"private memory of a parked worker, {made:,} of them", private, "MiB", "bar", PARKED_BAR_MIB, 1.0,
-            note=f"bar of issue 3; {len(functions)} functions, parked in {parking_s:.0f} s",
+            note=f"aim; {len(functions)} functions, parked in {parking_s:.0f} s",
         ),
         Figure(
             "what the machine has less for each of them", used_kib / max(1, made) / 1024, "MiB", "bar", PARKED_BAR_MIB,

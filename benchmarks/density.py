@@ -41,7 +41,7 @@ def run(options: Options) -> list[Figure]:
     figures = [
         Figure(
             f"private memory of an idle worker, snapshot {snapshot}",
-            measure(snapshot) / 1024, "MiB", "promise, MiB", BAR_KIB / 1024, 1.0, note="bar of issue 2",
+            measure(snapshot) / 1024, "MiB", "promise, MiB", BAR_KIB / 1024, 1.0, note="promise",
         )
         for snapshot in ("off", "on")
     ]  # fmt: skip

@@ -70,7 +70,7 @@ def scaling(options: Options) -> list[Figure]:
     return [
         Figure(
             f"throughput, {count} doors on {count} processors", many, "/s", f"{count} x one door on one",
-            one * count, SCALING_BAR, True, "bar of issue 3; client and workers on the same processors",
+            one * count, SCALING_BAR, True, "aim; client and workers on the same processors",
         ),
         Figure(
             f"throughput, {count} C fronts on {count} processors", many_fronts, "/s", f"{count} x one on one",

@@ -96,21 +96,21 @@ def figures_of_one(results: dict[str, list[Result]]) -> list[Figure]:
     return [
         Figure(
             "warm p50, 1 connection", p50["forklight"], "us", "C front", p50["c front"], C_FRONT_BAR,
-            note="bar of issue 3 (issue 2: <= 2)",
+            note="aim (promise: <= 2)",
         ),
         Figure(
             "warm p50, 1 connection", p50["forklight"], "us", "uvicorn", p50["uvicorn"], UVICORN_BAR,
-            note="bar of issue 2 (moonshot of issue 3: <= 1)",
+            note="promise (far aim: <= 1)",
         ),
         Figure("warm p99, 1 connection", p99["forklight"], "us", "C front", p99["c front"]),
         Figure("warm p99, 1 connection", p99["forklight"], "us", "uvicorn", p99["uvicorn"]),
         Figure(
             "server CPU per warm call, 1 connection", spent["forklight"], "us", "C front", spent["c front"], CPU_BAR,
-            note="bar of issue 3",
+            note="aim",
         ),
         Figure(
             "server CPU per warm call, 1 connection", spent["forklight"], "us", "uvicorn", spent["uvicorn"],
-            note="moonshot of issue 3: <= 1",
+            note="far aim: <= 1",
         ),
     ]  # fmt: skip
 
@@ -122,17 +122,17 @@ def figures_of_many(results: dict[str, list[Result]]) -> list[Figure]:
     return [
         Figure(
             f"throughput, {name}", rps["forklight"], "/s", "uvicorn", rps["uvicorn"], THROUGHPUT_BAR, True,
-            "bar of issue 3 (issue 2: >= 1; moonshot: >= 1.5)",
+            "aim (promise: >= 1; far aim: >= 1.5)",
         ),
         Figure(f"throughput, {name}", rps["forklight"], "/s", "C front", rps["c front"]),
         Figure(f"p99, {name}", busy["forklight"], "us", "uvicorn", busy["uvicorn"]),
         Figure(
             f"server CPU per warm call, {name}", spent["forklight"], "us", "C front", spent["c front"], CPU_BAR,
-            note="bar of issue 3",
+            note="aim",
         ),
         Figure(
             f"server CPU per warm call, {name}", spent["forklight"], "us", "uvicorn", spent["uvicorn"],
-            note="moonshot of issue 3: <= 1",
+            note="far aim: <= 1",
         ),
     ]  # fmt: skip
 

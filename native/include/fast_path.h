@@ -4,7 +4,7 @@
  * the lines between the two markers to cffi).
  *
  * The rule that keeps it small: the fast path does only what is regular. Anything else - a request
- * it does not know, a wrong signature, output in the log pipe, a worker's death, a time-out, a
+ * it does not know, a wrong signature, much output in the log pipe, a worker's death, a time-out, a
  * client that hangs up - is handed to Python as if the fast path had never seen it: a request as
  * its bytes, a call under way as `struct fl_call`, which Python adopts. So no error message, no
  * limit and no policy lives here twice.
