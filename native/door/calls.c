@@ -120,14 +120,6 @@ static void unqueue(struct fl_pool *pool, struct fl_call *call)
     pool->oldest_waiting = pool->first != NULL ? pool->first->admitted_ns : 0;
 }
 
-struct fl_call *fl_pool_take(struct fl_pool *pool)
-{
-    struct fl_call *call = pool->first;
-    if (call != NULL)
-        fl_call_adopt(call);
-    return call;
-}
-
 /* Handlers of microseconds: few workers in turn serve them sooner than many that each have to be
  * woken. */
 static int is_crowded(const struct fl_pool *pool)

@@ -169,8 +169,6 @@ void fl_pool_free(struct fl_pool *pool);
 /* Puts a worker that runs nothing into the list: the warm end, or the cold one. */
 void fl_pool_rest(struct fl_pool *pool, struct fl_worker *worker, int warm);
 void fl_pool_remove(struct fl_pool *pool, struct fl_worker *worker);
-/* Takes the oldest waiting call out, for Python to adopt. NULL: none waits. */
-struct fl_call *fl_pool_take(struct fl_pool *pool);
 /* Lets idle workers take calls that wait, as the policy of worker_pool.py says; the verdict is
  * FL_DONE or FL_WAITING. */
 enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool);
