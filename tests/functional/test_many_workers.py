@@ -42,14 +42,15 @@ def test_a_small_function_has_as_many_workers_as_calls(start_server: Callable[..
             timeout=30,
         )
         before = len(list(descriptors.iterdir()))
-        event = json.dumps({"until": time.time() + 8}).encode()
+        event = json.dumps({"until": time.time() + 12}).encode()
         request = invocations_pb2.InvokeRequest(function=name, payload=event)
         calls = [stub.Invoke.future(request, metadata=metadata, timeout=60) for _ in range(COUNT)]
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 12
         while len(workers_of(server.pid)) < COUNT and time.monotonic() < deadline:
             time.sleep(0.05)
         used = len(list(descriptors.iterdir())) - before
+        alive = len(workers_of(server.pid))  # spares among them
         answers = [call.result() for call in calls]
         assert [answer.function_error for answer in answers] == [""] * COUNT
         assert len({answer.request_id for answer in answers}) == COUNT
-        assert used <= 3.3 * COUNT  # channel, log, pidfd of each; and what is made ahead
+        assert used <= 4 * alive  # channel, log, pidfd of each; and of those that are being started
