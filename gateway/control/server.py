@@ -75,6 +75,7 @@ class ControlServer:
         self._runtime_layer = runtime_layer
         self._make_api = api
         self._collector: asyncio.Task[None] | None = None
+        self._isolation: Message = {}
 
     async def start(self) -> None:
         """Returns when doors can connect. Raises StorageError, OSError, SupervisorLost."""
@@ -102,6 +103,7 @@ class ControlServer:
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
         await self._deployment.start(self.link, functions, missing)
+        self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())
         self.link.ready()
@@ -191,3 +193,6 @@ class ControlServer:
         for region, count in sorted(regions.items()):
             yield "forklight_functions", "Functions that exist", {"region": region}, count
         yield "forklight_log_lines_dropped", "Log lines lost since start", {}, self.logs.dropped_lines
+        for name, feature in sorted(self._isolation.get("features", {}).items()):
+            labels = {"feature": name, "state": str(feature["state"])}
+            yield "forklight_isolation", "What this host enforces; always 1", labels, 1
