@@ -1,5 +1,5 @@
 # Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
-.PHONY: setup demo serve test test-vm bench lint format clean
+.PHONY: setup demo serve test bench soak lint format clean
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
@@ -20,13 +20,12 @@ serve: setup
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
-# In guests with cgroup v2 only, emulated: some 30 minutes each. GUESTS=arm64 chooses; COMMAND="forklight doctor" runs something else.
-GUESTS ?= amd64 arm64
-test-vm: setup
-	@status=0; for guest in $(GUESTS); do tests/vm/run $$guest $(COMMAND) || status=1; done; exit $$status
-
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# ARGS="--minutes 30 --seed 7"; the figures go to .cache/soak.jsonl.
+soak: setup
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ from gateway.door.server import DoorServer
 from gateway.privileges import drop, installation, keep_reachable
 from gateway.serve import StartError as StartError
 from gateway.settings import Settings
+from gateway.storage.metadata import StorageError
 from gateway.telemetry import log_lines
 from gateway.web.apis import control_api
 from sandbox.runtimes.python import find_interpreters
@@ -75,7 +76,7 @@ def main() -> int:
             if prepared is not None
             else _door(settings, sock, config, tls)
         )
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.error("%s", error)
         return 1
     return 0

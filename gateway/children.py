@@ -15,8 +15,9 @@ from sandbox.processes import reap
 
 log = logging.getLogger("forklight.serve")
 
-# A child that dies at once is started again ever more slowly; one that has run for a while starts afresh.
-FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 5.0, 10.0
+# A child that dies at once is started again ever more slowly; one that has run for a while starts afresh. With the time that a
+# start takes, the longest pause is what "serves again within 2 s" leaves.
+FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 1.0, 10.0
 
 
 class Child:
@@ -52,10 +53,22 @@ class Child:
         return self._pidfd
 
     def start(self) -> None:
+        """A host that has no process, memory or descriptor for it now is asked again later."""
+        try:
+            ours = self._spawn()
+        except OSError as error:
+            log.error("%s cannot be started (%s), trying again in %.2f s", self.name, error, self._backoff)
+            self._start_later()
+            return
+        self._attach(ours)
+
+    def _spawn(self) -> socket.socket:
+        """Our end of the pair, once the process runs and is watched. Raises OSError; then there is no process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         config = json.dumps({**self._config, "parent": os.getpid()})
-        with theirs:
-            self._process = subprocess.Popen(
+        process = None
+        try:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.app", self._role, str(theirs.fileno()), config],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -63,13 +76,22 @@ class Child:
                 start_new_session=True,
                 cwd="/",
             )
+            self._pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            ours.close()
+            if process is not None:
+                process.kill()
+                process.wait()
+            raise
+        finally:
+            theirs.close()
+        self._process = process
         self._started = self._loop.time()
-        self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(self._pidfd, self._died)
-        self._attach(ours)
+        return ours
 
     def terminate(self) -> None:
-        self._stopping = True
+        self.expect_exit()
         if self._process is not None and self._pidfd >= 0:
             self._process.terminate()
 
@@ -102,6 +124,9 @@ class Child:
         log.error(
             "%s died (%s %d), starting it again in %.2f s", self.name, status.kind, status.code, self._backoff
         )
+        self._start_later()
+
+    def _start_later(self) -> None:
         self._loop.call_later(self._backoff, self._restart)
         self._backoff = min(MAX_BACKOFF_S, self._backoff * 2)
 

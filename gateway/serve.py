@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -10,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -20,18 +22,16 @@ from gateway.children import Child
 from gateway.privileges import service_ids
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
-from sandbox import users
 from sandbox.errors import SandboxError
 from sandbox.host import Host
-from sandbox.isolation import IsolationReport
 from sandbox.peers import DoorPeer
 from sandbox.supervisor import Supervisor
 
 log = logging.getLogger("forklight.serve")
 
-# Control copies and compiles the runtime layer at its very first start, some seconds of an ordinary machine and minutes of a very slow
-# one, which would never start if that were cut off. Everything else is ready in well under a second.
-READY_LIMIT_S = 300.0
+# Control copies the runtime layer at its very first start; everything else is ready in well under a second.
+READY_LIMIT_S = 60.0
+PORT_PATIENCE_S = 1.0
 # sockaddr_un has room for this many bytes and a zero, unix(7).
 MAX_SOCKET_PATH = 107
 # What doors and control get to write out what they have after the grace period, before they are killed.
@@ -49,8 +49,7 @@ def serve(settings: Settings) -> int:
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
         http, grpc = _claim(settings.http), _claim(settings.grpc)
-        ordinary = users.rootless()
-        uid, gid = (0, 0) if ordinary else service_ids()
+        uid, gid = service_ids() if os.geteuid() == 0 else (0, 0)
         if uid:
             _hand_over(state_dir, uid, gid)
         try:
@@ -58,22 +57,12 @@ def serve(settings: Settings) -> int:
         except SandboxError as error:
             raise StartError(f"this host cannot isolate functions: {error}") from error
         try:
-            _refuse_a_weak_host(settings, host.report, ordinary)
+            if settings.require_isolation == "full" and host.report.overall != "full":
+                raise StartError(f"--require-isolation=full: {host.report.summary_line()}")
             log.info("isolation: %s", host.report.summary_line())
             return uvloop.run(_Server(settings, host, http, grpc, uid, gid).run())
         finally:
             host.close()
-
-
-def _refuse_a_weak_host(settings: Settings, report: IsolationReport, ordinary: bool) -> None:
-    """Raises StartError naming what is weaker. A host without any isolation never serves."""
-    required = settings.require_isolation or ("any" if ordinary else "full")
-    if report.overall == "none":
-        raise StartError(f"this host cannot isolate functions: {report.summary_line()}")
-    if required == "full" and report.overall != "full":
-        given = "" if settings.require_isolation else " (what root has unless told otherwise)"
-        remedy = "" if settings.require_isolation else "; --require-isolation=any accepts it"
-        raise StartError(f"--require-isolation=full{given}: this host is {report.summary_line()}{remedy}")
 
 
 class _Server:
@@ -239,7 +228,12 @@ def _hand_over(state_dir: Path, uid: int, gid: int) -> None:
 
 
 def _claim(text: str) -> Address:
-    try:
-        return claim(Address.parse(text, 0))
-    except (OSError, ValueError) as error:
-        raise StartError(f"cannot listen on {text}: {error}") from error
+    """The doors of a supervisor that was killed die a moment after it, and hold its ports until then."""
+    deadline = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        try:
+            return claim(Address.parse(text, 0))
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise StartError(f"cannot listen on {text}: {error}") from error
+        time.sleep(0.02)

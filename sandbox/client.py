@@ -135,6 +135,15 @@ class SupervisorClient:
             self._events.drain()
 
     def _on_lent(self, message: Message, fds: list[int]) -> None:
+        if len(fds) != 2:
+            # This process has no descriptor free, so the kernel has dropped them on the way.
+            for fd in fds:
+                os.close(fd)
+            self.kill(int(str(message["worker"])), "no descriptors")
+            waiter = self._waiting.pop(int(str(message["id"])), None)
+            if waiter is not None:
+                waiter(Denied("unavailable", "this front door has no file descriptor free", None))
+            return
         worker = LentWorker(
             worker_id=int(str(message["worker"])),
             key=str(message["key"]),

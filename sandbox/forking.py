@@ -74,7 +74,12 @@ class Forker:
         park: bool,
     ) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         # The guest's end must block: a handler that prints faster than we read has to wait, not fail.
         os.set_blocking(log_write, True)
         with theirs:

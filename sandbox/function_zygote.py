@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from sandbox.cgroups import Leaf
@@ -25,6 +26,14 @@ class FunctionZygote:
     init_us: int = 0  # what the module code took, with all that came before it
     leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children
     stopped: bool = False
+    init_timer: asyncio.TimerHandle | None = None  # runs out when the module code takes too long
+
+    def initialised(self) -> None:
+        """Well or badly. A timer that lived on would hold all of this for as long as the limit is."""
+        if self.init_timer is not None:
+            self.init_timer.cancel()
+            self.init_timer = None
+
     init_log: bytearray = field(default_factory=bytearray)
 
     def keep_log(self, data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
 import select
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandbox import cgroups, mounts, namespaces, native, network, seccomp, trial, users
+from sandbox import cgroups, mounts, namespaces, native, network, seccomp, users
 from sandbox.cgroups import Leaf, Tree
 from sandbox.errors import SandboxError
 from sandbox.host_report import describe
@@ -21,6 +22,8 @@ from sandbox.limits import Limits, worker_rlimits
 from sandbox.runtimes.python import Interpreter, find_interpreters
 from sandbox.shells import Shell
 from sandbox.tmp_volumes import TmpVolumes, find_mkfs
+
+log = logging.getLogger("forklight.sandbox")
 
 INIT_PROGRAM = Path(__file__).parent / "bin" / "forklight-init"
 
@@ -54,11 +57,11 @@ class Host:
     def prepare(cls, run_dir: Path, state_dir: Path) -> Host:
         """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
 
-        As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise (users.rootless) the calling process, which
-        must have one thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
+        As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise the calling process, which must have one
+        thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
         another supervisor lives in `run_dir`.
         """
-        rootless = users.rootless()
+        rootless = os.geteuid() != 0
         folder = run_dir / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -143,9 +146,10 @@ class Host:
 
     def _start_init(self, arguments: list[bytes], leaf: Leaf) -> tuple[int, int]:
         tasks, cgroup = cgroups.attach_arguments(leaf)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        null = -1
         try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             pidfd = native.spawn(
                 arguments,
                 [null, null, null, status_write],
@@ -158,7 +162,8 @@ class Host:
             raise
         finally:
             os.close(status_write)
-            os.close(null)
+            if null >= 0:
+                os.close(null)
         return pidfd, status_read
 
     @property
@@ -170,14 +175,13 @@ class Host:
         """Make one sandbox as a trial, with an image for /tmp if possible, and write the report from what worked."""
         self._mount_point.mkdir(exist_ok=True)
         no_image = self._choose_tmp()
-        wrong = self._try_out("none")
+        self._try_out("none")
         describe(
             self.report,
             rootless=self.rootless,
             tree=self._tree,
             seccomp=bool(self.worker_filter),
             tmp_without_image=no_image,
-            wrong=wrong,
         )
 
     def _choose_tmp(self) -> str:
@@ -195,19 +199,12 @@ class Host:
             return str(error)
         return ""
 
-    def _try_out(self, network_mode: str) -> dict[str, str]:
-        """Make, look at and destroy one sandbox; returns trial.weaknesses. Raises what went wrong."""
+    def _try_out(self, network_mode: str) -> None:
+        """Make and destroy one sandbox. Raises what went wrong."""
         shell = self.spawn_shell(0, network=network_mode, tmp_mb=_PROBE_LIMITS.tmp_mb, limits=_PROBE_LIMITS)
         try:
             select.select([shell.status_fd], [], [], _PROBE_PATIENCE_S)
             shell.finish()
-            return trial.weaknesses(
-                shell.pidfd,
-                uid=shell.uid,
-                gid=shell.gid,
-                leaf=f"s{shell.slot}" if self._tree.version else "",
-                tmp_image=self._volumes is not None,
-            )
         finally:
             shell.kill()
             select.select([shell.pidfd], [], [], _PROBE_PATIENCE_S)
@@ -248,6 +245,12 @@ def _take_over(folder: Path) -> int:
             raise SandboxError(
                 error.errno or 0, "another supervisor is using this directory", str(folder)
             ) from None
+        dead = _predecessor(fd)
+        if dead:
+            log.warning(
+                "the supervisor before this one (process %d) did not end in order: removing what it left",
+                dead,
+            )
         for directory in _recorded(fd):
             if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory):
                 cgroups.remove_tree(directory)
@@ -261,10 +264,24 @@ def _take_over(folder: Path) -> int:
     return fd
 
 
-def _recorded(fd: int) -> list[str]:
+def _note(fd: int) -> dict[str, object]:
+    """What the last owner wrote; it removes that, and the folder, when it ends in order."""
     try:
-        directories = json.loads(os.pread(fd, 65536, 0) or b"{}").get("cgroups", [])
-    except (ValueError, AttributeError):
+        note = json.loads(os.pread(fd, 65536, 0) or b"{}")
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
+def _predecessor(fd: int) -> int:
+    """Its process id if it left a note; 0 if it ended in order or never was."""
+    pid = _note(fd).get("pid")
+    return pid if isinstance(pid, int) else 0
+
+
+def _recorded(fd: int) -> list[str]:
+    directories = _note(fd).get("cgroups")
+    if not isinstance(directories, list):
         return []
     return [directory for directory in directories if isinstance(directory, str)]
 

@@ -39,7 +39,11 @@ class RuntimeZygotes:
             raise SandboxError(2, "runtime", f"{runtime} is not installed on this host")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            pidfd = spawn_zygote([str(interpreter.path), "-I", "-S", str(START)], theirs, None)
+            try:
+                pidfd = spawn_zygote([str(interpreter.path), "-I", "-S", str(START)], theirs, None)
+            except OSError:
+                ours.close()
+                raise
         zygote = Zygote(ours, pidfd, self._loop, lambda: self._lost(runtime))
         zygote.hello(worker_filter=self._host.worker_filter, zygote_filter=self._host.zygote_filter)
         self._zygotes[runtime] = zygote

@@ -109,6 +109,8 @@ class ShellPool:
 
     def close(self) -> None:
         self._closing = True
+        for entry in self._kinds.values():
+            entry.ready.clear()
         for shell in list(self._live.values()):
             shell.kill()
 
@@ -124,8 +126,8 @@ class ShellPool:
         while entry.starting < min(wanted, self._max_starting) and not self._closing:
             try:
                 self._start(kind, entry)
-            except SandboxError as error:
-                self._failed(entry, error)
+            except OSError as error:
+                self._failed(kind, entry, error)
                 return
 
     def _start(self, kind: ShellKind, entry: _Kind) -> None:
@@ -151,7 +153,7 @@ class ShellPool:
             shell.leaf.attach_fds(inside_zygote=False)
         except SandboxError as error:
             shell.kill()
-            self._failed(entry, error)
+            self._failed(kind, entry, error)
             return
         if entry.waiting:
             entry.waiting.popleft()(shell)
@@ -161,15 +163,25 @@ class ShellPool:
             self.retire(shell)
         self._refill_soon(kind, entry)
 
-    def _failed(self, entry: _Kind, error: SandboxError) -> None:
+    def _failed(self, kind: ShellKind, entry: _Kind, error: OSError) -> None:
+        """The first of those who wait is told; the others are tried for again, or they would wait for ever."""
         log.error("sandbox not made: %s", error)
         if entry.waiting:
+            if not isinstance(error, SandboxError):
+                error = SandboxError(error.errno or 0, "make a sandbox", error.strerror or "")
             entry.waiting.popleft()(error)
+            if entry.waiting:
+                self._refill_soon(kind, entry)
 
     def _dead(self, shell: Shell) -> None:
         if not shell.try_reap():
             return
         self._loop.remove_reader(shell.pidfd)
+        for kind, entry in self._kinds.items():
+            if shell in entry.ready:  # nobody asked for its end
+                log.warning("a sandbox made ahead died; another takes its place")
+                entry.ready.remove(shell)
+                self._refill_soon(kind, entry)
         self._forget(shell)
 
     def _forget(self, shell: Shell) -> None:

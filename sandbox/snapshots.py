@@ -80,8 +80,13 @@ class Snapshots:
         if pool.retired:
             self._shells.retire(shell)
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            self._shells.retire(shell)
+            self._fail(pool, f"no descriptors for its zygote: {error}", None, "")
+            return
         os.set_blocking(log_write, True)
         function_zygote = FunctionZygote(
             shell=shell,
@@ -132,7 +137,9 @@ class Snapshots:
         if not function_zygote.stopped:
             document = {**pool.spec.init, "init_type": "snap-start", "instance": "0" * 32, "born": 0}
             function_zygote.zygote.init(document)
-            self._loop.call_later(SNAPSHOT_INIT_LIMIT_S, self._check_init, pool, function_zygote)
+            function_zygote.init_timer = self._loop.call_later(
+                SNAPSHOT_INIT_LIMIT_S, self._check_init, pool, function_zygote
+            )
 
     def _forked(self, zygote: FunctionZygote, pidfd: int) -> None:
         zygote.zygote.adopt(pidfd)
@@ -141,8 +148,10 @@ class Snapshots:
             pidfd_kill(pidfd)
 
     def _fork_failed(self, pool: VersionPool, zygote: FunctionZygote, error: OSError) -> None:
-        self._alive.remove(zygote)
-        self._fail(pool, f"no zygote: {error}", None, self._log_of(zygote))
+        if zygote in self._alive:
+            self._alive.remove(zygote)
+        if pool.zygote is zygote:  # else its end was noticed first, by its socket
+            self._fail(pool, f"no zygote: {error}", None, self._log_of(zygote))
 
     def _said(self, pool: VersionPool, zygote: FunctionZygote, message: Message) -> None:
         if pool.zygote is not zygote or pool.snapshot is not SnapshotState.STARTING:
@@ -167,6 +176,7 @@ class Snapshots:
                 children = min(pool.spec.max_workers or MAX_CHILDREN, MAX_CHILDREN)
                 zygote.shell.leaf.set_limits(pool.spec.limits.for_a_zygote(children))
                 zygote.init_us = int((self._loop.time() - zygote.started_at) * 1e6)
+                zygote.initialised()
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""
                 self._settled(pool, "on", "", None, self._log_of(zygote))
@@ -209,6 +219,7 @@ class Snapshots:
         if zygote.stopped:
             return
         zygote.stopped = True
+        zygote.initialised()
         while zygote.leaves:
             zygote.leaves.pop().remove()
         zygote.zygote.kill()

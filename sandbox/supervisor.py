@@ -161,10 +161,14 @@ class Supervisor:
             active_s=min(ACTIVE_S, self._idle_timeout),
         )
         self._pools[spec.key] = pool
-        # The first call of a runtime must not wait for its interpreter to start.
-        self._zygotes.get(spec.runtime)
-        if prepare:
-            self._host.prepare_tmp(spec.limits.tmp_mb)
+        try:
+            # The first call of a runtime must not wait for its interpreter to start.
+            self._zygotes.get(spec.runtime)
+            if prepare:
+                self._host.prepare_tmp(spec.limits.tmp_mb)
+        except OSError as error:
+            # Of the host, now: the version is known all the same, and its first call tries again.
+            log.warning("nothing is made ahead for %s: %s", spec.key, error)
         if wanted and prepare:
             self._snapshots.start(pool)
         elif apart:

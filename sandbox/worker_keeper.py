@@ -136,7 +136,7 @@ class WorkerKeeper:
 
     def _first_frame(self, worker: Worker) -> None:
         """A worker nobody has yet said something: READY makes it a spare, anything else ends it."""
-        sock = socket.socket(fileno=os.dup(worker.channel_fd))
+        sock = socket.socket(fileno=worker.channel_fd)
         try:
             head = sock.recv(HEADER.size, socket.MSG_PEEK)
             if len(head) == HEADER.size:
@@ -151,7 +151,7 @@ class WorkerKeeper:
         except OSError as error:
             worker.failure = str(error)
         finally:
-            sock.close()
+            sock.detach()  # the descriptor is the worker's
         self._loop.remove_reader(worker.channel_fd)
         pool = self._pool_of(worker.key)
         if pool is not None:

@@ -96,6 +96,7 @@ class Doors:
         self._server: asyncio.Server | None = None
         self._seq = 0
         self._held = 0  # bytes of requests under way
+        self.answered = 0  # requests, since the start
 
     async def start(self) -> None:
         """Listens with mode 0600: doors run as the same user. Raises OSError."""
@@ -182,6 +183,7 @@ class Doors:
             door.send({"id": header.get("id"), **answer}, payload)
         finally:
             self._held -= len(body)
+            self.answered += 1
 
     def _spawn(self, work: Awaitable[None]) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from gateway.control.supervisor_link import Refused, SupervisorLost
 from gateway.model.errors import ApiError, service_unavailable
-from gateway.storage.metadata import StorageError, StorageFull
+from gateway.storage.metadata import StorageBusy, StorageError, StorageFull
 
 _FULL = "No space is left on this host's state directory; nothing was changed."
 
@@ -20,6 +20,9 @@ def as_service_errors() -> Iterator[None]:
         yield
     except StorageFull as error:
         raise ApiError("ServiceException", _FULL) from error
+    except StorageBusy as error:
+        why = "The metadata store is locked by another program; nothing was changed. Try again."
+        raise service_unavailable(why) from error
     except StorageError as error:
         raise ApiError(
             "ServiceException", f"The metadata store failed: {error}. Nothing was changed."

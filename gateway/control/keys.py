@@ -57,7 +57,10 @@ def write_endpoints(path: Path, http: str | None, grpc: str | None) -> None:
     FileNotFoundError before `ensure_credentials` has been called.
     """
     document = json.loads(path.read_text())
-    document["endpoints"] = {name: value for name, value in (("http", http), ("grpc", grpc)) if value}
+    endpoints = {name: value for name, value in (("http", http), ("grpc", grpc)) if value}
+    if document.get("endpoints") == endpoints:
+        return  # nothing is written at a restart: that works on a full disk, too
+    document["endpoints"] = endpoints
     status = path.stat()
     owner = (status.st_uid, status.st_gid) if os.geteuid() == 0 else None
     replace_durably(path, _encoded(document), owner=owner)

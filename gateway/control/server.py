@@ -24,14 +24,16 @@ from gateway.control.keys import Credentials, ensure_credentials, write_endpoint
 from gateway.control.registry import Registry
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.model.errors import ApiError, too_many_requests
+from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.storage.code import CodeStore
-from gateway.storage.sqlite import SqliteMetadata
+from gateway.storage.twofold import TwofoldMetadata
 from gateway.telemetry.logs import LogStore
 from gateway.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _COLLECT_EVERY_S = 60.0
+_LOOK_EVERY_S = 1.0  # whether there is anything to do
 
 Message = dict[str, Any]
 
@@ -75,13 +77,13 @@ class ControlServer:
         self._runtime_layer = runtime_layer
         self._make_api = api
         self._collector: asyncio.Task[None] | None = None
-        self._isolation: Message = {}
+        self._rester: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Returns when doors can connect. Raises StorageError, OSError, SupervisorLost."""
         settings = self.settings
         settings.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._store = SqliteMetadata(settings.database)
+        self._store = TwofoldMetadata(settings.database)
         self.credentials = ensure_credentials(self._store, settings.credentials, settings.region)
         if self.http or self.grpc:
             scheme = "https" if settings.tls_cert else "http"
@@ -103,9 +105,9 @@ class ControlServer:
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
         await self._deployment.start(self.link, functions, missing)
-        self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())
+        self._rester = asyncio.create_task(self._rest())
         self.link.ready()
         _log.info("control is ready: %d functions", len(self.registry))
 
@@ -113,6 +115,8 @@ class ControlServer:
         """Requests under way end first; everything acknowledged is on disk already."""
         if self._collector is not None:
             self._collector.cancel()
+        if self._rester is not None:
+            self._rester.cancel()
         await self._doors.stop()
         await self._deployment.close()
         self.link.close()
@@ -186,6 +190,12 @@ class ControlServer:
             except OSError as error:
                 _log.warning("unused code could not be removed: %s", error)
 
+    async def _rest(self) -> None:
+        heap = RestingHeap()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            heap.look(self._doors.answered)
+
     def _own_metrics(self) -> Iterable[tuple[str, str, dict[str, str], float]]:
         regions: dict[str, int] = {}
         for entry in self.registry:
@@ -193,6 +203,5 @@ class ControlServer:
         for region, count in sorted(regions.items()):
             yield "forklight_functions", "Functions that exist", {"region": region}, count
         yield "forklight_log_lines_dropped", "Log lines lost since start", {}, self.logs.dropped_lines
-        for name, feature in sorted(self._isolation.get("features", {}).items()):
-            labels = {"feature": name, "state": str(feature["state"])}
-            yield "forklight_isolation", "What this host enforces; always 1", labels, 1
+        repairs = "Damaged database files that were replaced by their copy, ever"
+        yield "forklight_metadata_repairs", repairs, {}, self._store.repairs

@@ -33,6 +33,7 @@ from gateway.model.invocation import (
 
 log = logging.getLogger("forklight.dispatch")
 
+MAX_FAILED_STARTS = 2  # of workers for one invocation; then the host cannot run it now
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
 USED_UP_DELAY_S = 0.002
@@ -281,12 +282,28 @@ class Dispatcher:
                 break
             worker.on_readable()
         invocation = worker.invocation
-        if invocation is not None:
+        if invocation is not None and outcome.get("kind") == "failed":
+            self._never_ran(worker, invocation)
+        elif invocation is not None:
             error_type, payload = outcomes.worker_died(invocation.request_id, outcome)
             self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
         if worker_id in self.workers:
             self.part_with(worker, "gone")
         self.borrowing.ask(worker.pool, _steady())
+
+    def _never_ran(self, worker: Worker, invocation: Invocation) -> None:
+        """Its zygote died, or the host had no process for it: nobody has read the event, so another worker gets it."""
+        pool = worker.pool
+        worker.invocation = None
+        pool.busy -= 1
+        invocation.failed_starts += 1
+        if invocation.failed_starts > MAX_FAILED_STARTS:
+            self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
+        elif not pool.retired:
+            invocation.holder = pool
+            pool.waiting.appendleft(invocation)
+        elif not self.borrowing.try_newer(invocation):
+            self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
 
     # ---- ends ----------------------------------------------------------------------------------------------
 

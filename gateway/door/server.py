@@ -20,6 +20,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import ControlClient, DirectorySink
 from gateway.listening import tls_context
 from gateway.model.invocation import FunctionView
+from gateway.resting_heap import RestingHeap
 from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.server import GrpcServer
 from gateway.settings import Settings
@@ -62,6 +63,7 @@ class DoorServer(DirectorySink):
         self._drain: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | Http2Server | None = None
         self._pulse: asyncio.TimerHandle | None = None
+        self._heap = RestingHeap()
         self.http: str | None = None  # as bound
         self.grpc: str | None = None
 
@@ -186,6 +188,10 @@ class DoorServer(DirectorySink):
 
     def _beat(self) -> None:
         self._push()
+        # A worker stays here for a second after its last call: without any, nobody has called for longer.
+        self._heap.look(
+            self.web.open_connections, busy=bool(self.dispatcher.workers or self.dispatcher.unfinished)
+        )
         self._pulse = self._loop.call_later(METRICS_EVERY_S, self._beat)
 
     def _push(self) -> None:

@@ -122,3 +122,4 @@ class Invocation:
     # the dispatcher's own bookkeeping
     holder: object = field(default=None, init=False, repr=False)  # who has it now; None: nobody, or done
     admitted_ns: int = field(default=0, init=False, repr=False)  # steady clock
+    failed_starts: int = field(default=0, init=False, repr=False)  # workers for it that never came to be

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import re
@@ -42,8 +43,11 @@ class CodeStore:
         return self._trees / sha256
 
     def package(self, sha256: str) -> bytes:
-        """The zip as it was uploaded. Raises OSError when it is not there."""
-        return self._package_path(sha256).read_bytes()
+        """The zip as it was uploaded. Raises OSError when it is not there, or not what it was any more."""
+        package = self._package_path(sha256).read_bytes()
+        if hashlib.sha256(package).hexdigest() != sha256:
+            raise OSError(errno.EIO, "the stored package is damaged")
+        return package
 
     def add(self, package: bytes, unpack: Unpack) -> Code:
         """Store and unpack. Raises what `unpack` raises, or OSError; then nothing is left behind."""
@@ -51,7 +55,7 @@ class CodeStore:
         tree, stored = self.tree(code.sha256), self._package_path(code.sha256)
         if not tree.is_dir():
             self._make_tree(package, tree, unpack)
-        if not stored.is_file():
+        if not self._intact(stored, sha256=code.sha256, size=code.size):
             self._store_package(package, stored)
         return code
 
@@ -80,6 +84,14 @@ class CodeStore:
             for entry in os.scandir(folder):
                 if entry.name.startswith("."):
                     remove_path(Path(entry.path))
+
+    @staticmethod
+    def _intact(path: Path, sha256: str, size: int) -> bool:
+        """Whether the file is there and what it should be: sending a package again repairs a damaged one."""
+        try:
+            return path.stat().st_size == size and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+        except OSError:
+            return False
 
     def _package_path(self, sha256: str) -> Path:
         return self._packages / f"{sha256}.zip"

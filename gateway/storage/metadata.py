@@ -2,7 +2,8 @@
 
 Every method blocks and may be called from one thread at a time (the control process gives the store a thread of its
 own). A write that returned has survived: SIGKILL at any later moment, or power loss, does not undo it. A write that
-raised has changed nothing. `StorageFull` is raised when the disk is full; other failures raise `StorageError`.
+raised has changed nothing. `StorageFull` is raised when the disk is full, `StorageBusy` when somebody else has it locked for too
+long, `StorageBroken` when what is stored is damaged; other failures raise `StorageError`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,18 @@ class StorageError(Exception):
 
 class StorageFull(StorageError):
     """No space left on the device of the state directory."""
+
+
+class StorageBusy(StorageError):
+    """Somebody else holds its lock; it may be tried again."""
+
+
+class StorageBroken(StorageError):
+    """What is stored is not what was written."""
+
+
+class StorageNewer(StorageError):
+    """What is stored says that a later release wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patience import seconds
 from tests.support.server import Server
 
 TUTORIAL = r"""
@@ -100,7 +99,7 @@ def test_a_tutorials_commands_run(
             env={**clean, **server.environment, "AWS_PAGER": ""},
             capture_output=True,
             text=True,
-            timeout=seconds(120),
+            timeout=120,
             check=False,
         )
         assert done.returncode == 0, done.stderr

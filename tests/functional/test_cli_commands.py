@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patience import seconds
 from tests.support.server import Server, forklight_command
 
 CODE = """\
@@ -35,7 +34,7 @@ class Forklight:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         environment["FORKLIGHT_STATE_DIR"] = str(self.state_dir)
         return subprocess.run(
-            [*forklight_command(), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=seconds(60)
+            [*forklight_command(), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=60
         )  # fmt: skip
 
 

@@ -13,19 +13,20 @@ import pytest
 from gateway.model.function import Code, Function, Logging
 from gateway.storage.metadata import AccessKey, MetadataStore, StorageError, StorageFull
 from gateway.storage.sqlite import SqliteMetadata
+from gateway.storage.twofold import TwofoldMetadata
 
 Open = Callable[[], MetadataStore]
 
 
-@pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[Open]:
+@pytest.fixture(params=[SqliteMetadata, TwofoldMetadata])
+def open_store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens the same store again each time it is called, after closing the one before."""
     opened: list[MetadataStore] = []
 
     def open_again() -> MetadataStore:
         if opened:
             opened.pop().close()
-        opened.append(SqliteMetadata(tmp_path / "forklight.db"))
+        opened.append(request.param(tmp_path / "forklight.db"))
         return opened[0]
 
     yield open_again
