@@ -1,5 +1,5 @@
 # Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
-.PHONY: setup demo serve test bench soak lint format clean
+.PHONY: setup demo serve test test-vm bench soak lint format clean
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
@@ -19,6 +19,11 @@ serve: setup
 # ARGS="tests/unit -k sigv4" chooses tests.
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+# In guests with cgroup v2 only, emulated: some 30 minutes each. GUESTS=arm64 chooses; COMMAND="forklight doctor" runs something else.
+GUESTS ?= amd64 arm64
+test-vm: setup
+	@status=0; for guest in $(GUESTS); do tests/vm/run $$guest $(COMMAND) || status=1; done; exit $$status
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)

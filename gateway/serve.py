@@ -22,15 +22,18 @@ from gateway.children import Child
 from gateway.privileges import service_ids
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
+from sandbox import users
 from sandbox.errors import SandboxError
 from sandbox.host import Host
+from sandbox.isolation import IsolationReport
 from sandbox.peers import DoorPeer
 from sandbox.supervisor import Supervisor
 
 log = logging.getLogger("forklight.serve")
 
-# Control copies the runtime layer at its very first start; everything else is ready in well under a second.
-READY_LIMIT_S = 60.0
+# Control copies and compiles the runtime layer at its very first start, some seconds of an ordinary machine and minutes of a very slow
+# one, which would never start if that were cut off. Everything else is ready in well under a second.
+READY_LIMIT_S = 300.0
 PORT_PATIENCE_S = 1.0
 # sockaddr_un has room for this many bytes and a zero, unix(7).
 MAX_SOCKET_PATH = 107
@@ -49,7 +52,8 @@ def serve(settings: Settings) -> int:
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
         http, grpc = _claim(settings.http), _claim(settings.grpc)
-        uid, gid = service_ids() if os.geteuid() == 0 else (0, 0)
+        ordinary = users.rootless()
+        uid, gid = (0, 0) if ordinary else service_ids()
         if uid:
             _hand_over(state_dir, uid, gid)
         try:
@@ -57,12 +61,22 @@ def serve(settings: Settings) -> int:
         except SandboxError as error:
             raise StartError(f"this host cannot isolate functions: {error}") from error
         try:
-            if settings.require_isolation == "full" and host.report.overall != "full":
-                raise StartError(f"--require-isolation=full: {host.report.summary_line()}")
+            _refuse_a_weak_host(settings, host.report, ordinary)
             log.info("isolation: %s", host.report.summary_line())
             return uvloop.run(_Server(settings, host, http, grpc, uid, gid).run())
         finally:
             host.close()
+
+
+def _refuse_a_weak_host(settings: Settings, report: IsolationReport, ordinary: bool) -> None:
+    """Raises StartError naming what is weaker. A host without any isolation never serves."""
+    required = settings.require_isolation or ("any" if ordinary else "full")
+    if report.overall == "none":
+        raise StartError(f"this host cannot isolate functions: {report.summary_line()}")
+    if required == "full" and report.overall != "full":
+        given = "" if settings.require_isolation else " (what root has unless told otherwise)"
+        remedy = "" if settings.require_isolation else "; --require-isolation=any accepts it"
+        raise StartError(f"--require-isolation=full{given}: this host is {report.summary_line()}{remedy}")
 
 
 class _Server:

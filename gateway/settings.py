@@ -40,8 +40,9 @@ class Settings:
     tls_key: str | None = None
     # Of the platform's own log on stderr: debug, info, warning or error.
     log_level: str = "info"
-    # "full": do not start on a host that cannot isolate functions in every respect.
-    require_isolation: Literal["any", "full"] = "any"
+    # "full": do not start on a host that cannot isolate functions in every respect. "any": on one that can make sandboxes at all.
+    # None: "full" as root, "any" as an ordinary user, who cannot have all of it anywhere.
+    require_isolation: Literal["any", "full"] | None = None
     # How long SIGTERM waits for invocations that still run.
     grace_period_s: float = 30.0
     # Largest log segment; a log group keeps at most `log_segments` of them and drops the oldest.

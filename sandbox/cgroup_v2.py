@@ -24,13 +24,16 @@ from sandbox.errors import SandboxError
 from sandbox.limits import CPU_PERIOD_US, Limits
 
 # Not io: with it in a leaf, the pages of a /tmp image that lies on a tmpfs are charged to the function.
-_NEEDED = ("memory", "pids", "cpu")
+_NEEDED = ("memory", "pids")
+# A user's systemd hands on memory and pids, and cpu only where an administrator said so (Delegate= of user@.service).
+_WANTED = (*_NEEDED, "cpu")
 _MOVE_ATTEMPTS = 10
 
 
 class V2Leaf:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, cpu: bool = True) -> None:
         self._path = path
+        self._cpu = cpu
         self._directory_fd = -1
         self._procs_fd = -1
 
@@ -41,6 +44,11 @@ class V2Leaf:
             write(path, "memory.swap.max", "0")
         write(path, "memory.oom.group", "1")
         write(path, "pids.max", str(limits.pids + EXTRA_PIDS))
+        if self._cpu:
+            self._set_cpu(limits, boost)
+
+    def _set_cpu(self, limits: Limits, boost: bool) -> None:
+        path = self._path
         quota = limits.cpu_quota_us
         burst = os.path.exists(f"{path}/cpu.max.burst")  # Linux 5.14
         if burst:
@@ -97,28 +105,32 @@ class V2Leaf:
 class V2Tree:
     version = 2
 
-    def __init__(self, base: str, name: str) -> None:
+    def __init__(self, base: str, name: str, *, cpu: bool) -> None:
         self._base = base
+        self._cpu = cpu
+        self._controllers = _WANTED if cpu else _NEEDED
         self._slice = f"{base}/{name}"
         self._refuge = self._slice + REFUGE_SUFFIX
         self._stepped_aside = False
         self._enabled_in_base: list[str] = []
         self.directories = [self._slice]
         self.weaknesses: dict[str, str] = {}
+        if not cpu:
+            self.weaknesses["cpu"] = f"{base} has no cpu controller (Delegate=cpu of its unit)"
 
     @classmethod
     def create(cls, mount: tuple[str, str], own: str, name: str, *, rootless: bool) -> V2Tree:
         """Make our slice: below our own cgroup if that is ours alone (a delegated service) or a container's, else, as root, at the
         top. Raises SandboxError naming the last thing that was tried."""
         top, home = mount[0], directory_of(mount, own)
-        candidates = [home] if rootless or home == top else [home, top]
+        bases = [home] if rootless or home == top else [home, top]
         failure = SandboxError(errno.ENOENT, "find a cgroup of our own", home)
-        for base in candidates:
-            missing = set(_NEEDED) - set(read(base, "cgroup.controllers").split())
+        for base, controllers in [(base, wished) for wished in (_WANTED, _NEEDED) for base in bases]:
+            missing = set(controllers) - set(read(base, "cgroup.controllers").split())
             if missing:
                 failure = SandboxError(errno.ENOENT, f"no {', '.join(sorted(missing))} controller", base)
                 continue
-            tree = cls(base, name)
+            tree = cls(base, name, cpu="cpu" in controllers)
             try:
                 tree._make(may_move_others=base == top and not rootless)
             except SandboxError as error:
@@ -130,15 +142,25 @@ class V2Tree:
 
     def _make(self, *, may_move_others: bool) -> None:
         try:
-            self._enabled_in_base = _enable_controllers(self._base)
+            self._enabled_in_base = self._enable_controllers(self._base)
         except SandboxError as error:
             if error.errno != errno.EBUSY:
                 raise
             self._step_aside(may_move_others)
-            self._enabled_in_base = _enable_controllers(self._base)
+            self._enabled_in_base = self._enable_controllers(self._base)
         make_directory(self._slice)
-        _enable_controllers(self._slice)
+        self._enable_controllers(self._slice)
         self.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
+        if os.path.exists("/proc/swaps") and not os.path.exists(f"{self._slice}/memory.swap.max"):
+            self.weaknesses["swap"] = "the kernel was started without swap accounting (swapaccount=1)"
+
+    def _enable_controllers(self, directory: str) -> list[str]:
+        """Returns those that were not enabled before."""
+        enabled = read(directory, "cgroup.subtree_control").split()
+        missing = [controller for controller in self._controllers if controller not in enabled]
+        if missing:  # in one write: all or none
+            write(directory, "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
+        return missing
 
     def _step_aside(self, may_move_others: bool) -> None:
         """A cgroup with processes cannot pass controllers on to children: into a child of their own with them. Only with ourselves,
@@ -154,7 +176,7 @@ class V2Tree:
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
         path = f"{self._slice}/{name}"
         make_directory(path)
-        leaf = V2Leaf(path)
+        leaf = V2Leaf(path, cpu=self._cpu)
         try:
             leaf.set_limits(limits)
         except SandboxError:
@@ -175,15 +197,6 @@ class V2Tree:
         except SandboxError:
             return  # somebody else works below the same cgroup by now
         self._stepped_aside = not remove_directory(self._refuge)
-
-
-def _enable_controllers(directory: str) -> list[str]:
-    """Returns those that were not enabled before."""
-    enabled = read(directory, "cgroup.subtree_control").split()
-    missing = [controller for controller in _NEEDED if controller not in enabled]
-    if missing:  # in one write: all or none
-        write(directory, "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
-    return missing
 
 
 def _move_all(source: str, target: str) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandbox import cgroups, mounts, namespaces, native, network, seccomp, users
+from sandbox import cgroups, mounts, namespaces, native, network, seccomp, trial, users
 from sandbox.cgroups import Leaf, Tree
 from sandbox.errors import SandboxError
 from sandbox.host_report import describe
@@ -57,11 +57,11 @@ class Host:
     def prepare(cls, run_dir: Path, state_dir: Path) -> Host:
         """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
 
-        As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise the calling process, which must have one
-        thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
+        As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise (users.rootless) the calling process, which
+        must have one thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
         another supervisor lives in `run_dir`.
         """
-        rootless = os.geteuid() != 0
+        rootless = users.rootless()
         folder = run_dir / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
@@ -175,13 +175,14 @@ class Host:
         """Make one sandbox as a trial, with an image for /tmp if possible, and write the report from what worked."""
         self._mount_point.mkdir(exist_ok=True)
         no_image = self._choose_tmp()
-        self._try_out("none")
+        wrong = self._try_out("none")
         describe(
             self.report,
             rootless=self.rootless,
             tree=self._tree,
             seccomp=bool(self.worker_filter),
             tmp_without_image=no_image,
+            wrong=wrong,
         )
 
     def _choose_tmp(self) -> str:
@@ -199,12 +200,19 @@ class Host:
             return str(error)
         return ""
 
-    def _try_out(self, network_mode: str) -> None:
-        """Make and destroy one sandbox. Raises what went wrong."""
+    def _try_out(self, network_mode: str) -> dict[str, str]:
+        """Make, look at and destroy one sandbox; returns trial.weaknesses. Raises what went wrong."""
         shell = self.spawn_shell(0, network=network_mode, tmp_mb=_PROBE_LIMITS.tmp_mb, limits=_PROBE_LIMITS)
         try:
             select.select([shell.status_fd], [], [], _PROBE_PATIENCE_S)
             shell.finish()
+            return trial.weaknesses(
+                shell.pidfd,
+                uid=shell.uid,
+                gid=shell.gid,
+                leaf=f"s{shell.slot}" if self._tree.version else "",
+                tmp_image=self._volumes is not None,
+            )
         finally:
             shell.kill()
             select.select([shell.pidfd], [], [], _PROBE_PATIENCE_S)

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.cgroups import Tree
-from sandbox.isolation import IsolationReport
+from sandbox.errors import SandboxError
+from sandbox.isolation import REQUIRED, IsolationReport
+from sandbox.limits import PIDS_OF_ONE_UID
 
 
 def describe(
-    report: IsolationReport, *, rootless: bool, tree: Tree, seccomp: bool, tmp_without_image: str
+    report: IsolationReport,
+    *,
+    rootless: bool,
+    tree: Tree,
+    seccomp: bool,
+    tmp_without_image: str,
+    wrong: Mapping[str, str],
 ) -> None:
-    """Called after a trial sandbox was made: all that forklight-init does by itself is known to work."""
+    """Called after a trial sandbox was made: all that forklight-init does by itself is known to work. `wrong` is what trial.py saw of
+    it: whatever it names is not enforced, whoever says so."""
     for name in ("pid", "mnt", "ipc", "uts", "net"):
         report.enforced(name)
     report.enforced("capabilities")
     report.enforced("no-new-privs")
     _describe_identity(report, rootless)
-    _describe_cgroups(report, tree)
+    _describe_cgroups(report, tree, rootless)
     _describe_seccomp(report, seccomp)
     if tmp_without_image:
         report.degraded("tmp-size", f"/tmp is memory and counts as such: {tmp_without_image}")
@@ -37,6 +47,16 @@ def describe(
         )
     else:
         report.enforced("core-dumps")
+    for name, why in wrong.items():
+        report.absent(name, why)
+
+
+def refused(error: SandboxError) -> IsolationReport:
+    """The report of a host on which not even a trial sandbox could be made."""
+    report = IsolationReport()
+    for name in REQUIRED:
+        report.absent(name, f"no sandbox can be made here: {error}")
+    return report
 
 
 def _describe_identity(report: IsolationReport, rootless: bool) -> None:
@@ -50,12 +70,15 @@ def _describe_identity(report: IsolationReport, rootless: bool) -> None:
         report.absent("user-namespace", "not needed as root: every sandbox has ids of its own")
 
 
-def _describe_cgroups(report: IsolationReport, tree: Tree) -> None:
+def _describe_cgroups(report: IsolationReport, tree: Tree, rootless: bool) -> None:
     weak = tree.weaknesses
     if tree.version == 0:
         report.absent("cgroup", weak["cgroup"])
-        for name in ("memory", "pids"):
-            report.degraded(name, f"per process instead of per sandbox (rlimits): {weak[name]}")
+        report.degraded("memory", f"per process instead of per sandbox (rlimits): {weak['memory']}")
+        report.degraded(
+            "pids",
+            f"{PIDS_OF_ONE_UID} of {'all sandboxes' if rootless else 'a function'} together (rlimits): {weak['pids']}",
+        )
         for name in ("cpu", "swap"):
             report.absent(name, weak[name])
         report.degraded("kill", "by the first process of the pid namespace only")

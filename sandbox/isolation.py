@@ -70,7 +70,7 @@ class IsolationReport:
     def as_dict(self) -> dict[str, Any]:
         return {
             "overall": self.overall,
-            "claim": CLAIM,
+            "claim": CLAIM if self.overall != "none" else NO_CLAIM,
             "features": {
                 name: {"state": feature.state, "why": feature.why}
                 for name, feature in sorted(self.features.items())
@@ -89,6 +89,7 @@ class IsolationReport:
         return f"{self.overall}: {'; '.join(parts)}"
 
 
+NO_CLAIM = "no function runs on this host: what cannot be isolated is not started"
 CLAIM = (
     "hardened-container isolation on one kernel, for the functions of one organisation; kernel bugs and CPU side channels are out of "
     "scope; mutually hostile tenants need one Forklight each in a virtual machine of its own"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from dataclasses import dataclass, replace
+from functools import cache
 
 # AWS Lambda documents that a function gets the equivalent of one vCPU at 1,769 MB, in proportion below and above.
 MEGABYTES_PER_CPU = 1769
@@ -12,6 +15,10 @@ MIN_CPU_QUOTA_US = 1_000
 
 # Lambda's quota of processes and threads of one environment.
 DEFAULT_PIDS = 1024
+
+# Where there are no cgroups: processes with one uid, which is all that RLIMIT_NPROC can count. As root those of a sandbox (or of a
+# function with a snapshot); for an ordinary user those of all sandboxes, and before Linux 5.14 every other process of his as well.
+PIDS_OF_ONE_UID = 4096
 
 # What a child of a function zygote is charged to the zygote at most.
 CHILD_MB = 1
@@ -45,10 +52,10 @@ class Limits:
 
 
 def worker_rlimits(limits: Limits, *, cgroups: bool) -> dict[str, int]:
-    """Resource limits a worker gets, by the name after RLIMIT_; soft and hard alike.
+    """Resource limits a worker gets, by the name after RLIMIT_; soft and hard alike, and never above what we have ourselves.
 
     Without cgroups they also stand in for memory and process limits: weaker, because memory then counts address space of one
-    process instead of the memory of all. Not NPROC: it counts every process of the host's user, not those of the sandbox.
+    process instead of the memory of all, and NPROC the processes of one uid.
     """
     rlimits = {
         "CORE": 0,
@@ -63,5 +70,13 @@ def worker_rlimits(limits: Limits, *, cgroups: bool) -> dict[str, int]:
         # Libraries and thread stacks are address space without being memory: give room for what a zygote has mapped.
         rlimits["AS"] = limits.memory_bytes + 1024 * 1024 * 1024
         rlimits["DATA"] = limits.memory_bytes
+        rlimits["NPROC"] = PIDS_OF_ONE_UID
         rlimits["FSIZE"] = limits.tmp_mb * 1024 * 1024
-    return rlimits
+    return {name: min(value, _own_hard_limit(name)) for name, value in rlimits.items()}
+
+
+@cache
+def _own_hard_limit(name: str) -> int:
+    """Nobody but CAP_SYS_RESOURCE may give a worker more than this."""
+    _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 # Far above the ids of people, services and the usual ranges of user namespaces (/etc/subuid starts at 100,000 or 524,288).
 FIRST_WORKER_UID = 2_000_000
 # Slots beyond this would run into nothing we know of, but a bound makes a wrong slot visible.
 MAX_SLOT = 1_000_000
+
+
+def rootless() -> bool:
+    """True where sandboxes cannot have ids of their own: for an ordinary user, and for a "root" whose user namespace lacks those ids."""
+    return os.geteuid() != 0 or not all(
+        covers(Path(f"/proc/self/{name}").read_text()) for name in ("uid_map", "gid_map")
+    )
+
+
+def covers(id_map: str) -> bool:
+    """Whether a user namespace with this uid_map or gid_map has the ids of every slot."""
+    lines = [[int(field) for field in line.split()] for line in id_map.splitlines()]
+    return any(
+        first <= FIRST_WORKER_UID and first + count >= FIRST_WORKER_UID + MAX_SLOT
+        for first, _, count in lines
+    )
 
 
 def worker_ids(slot: int, *, rootless: bool) -> tuple[int, int]:

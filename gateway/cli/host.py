@@ -114,16 +114,18 @@ def _report(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _probe() -> dict[str, Any]:
-    """Make one sandbox here, for a trial.  Raises CommandError."""
+    """Make one sandbox here, for a trial."""
     host_module = importlib.import_module("sandbox.host")
+    host_report = importlib.import_module("sandbox.host_report")
     errors = importlib.import_module("sandbox.errors")
     with tempfile.TemporaryDirectory(prefix="forklight-doctor-") as folder:
         try:
             host = host_module.Host.prepare(Path(folder), Path(folder))
         except errors.SandboxError as error:
-            raise CommandError(f"this host cannot isolate functions: {error}") from None
+            report: dict[str, Any] = host_report.refused(error).as_dict()
+            return report
         try:
-            report: dict[str, Any] = host.report.as_dict()
+            report = host.report.as_dict()
         finally:
             host.close()
     return report
@@ -135,9 +137,14 @@ def _print_report(report: dict[str, Any], source: str) -> None:
     print(f"isolation {where}: {output.paint(overall, _OVERALL_STYLE.get(overall, 'bold'))}")
     features = report.get("features") or {}
     width = max((len(name) for name in features), default=0)
+    whys = {str(feature.get("why") or "") for feature in features.values()}
+    # Where nothing can be made everything has one reason: said once, at the end.
+    common = whys.pop() if len(whys) == 1 and overall == "none" else ""
     for name, feature in features.items():
         state = str(feature.get("state"))
         line = f"  {name.ljust(width)}  {output.paint(state.ljust(8), _STATE_STYLE.get(state, 'bold'))}"
-        print(f"{line}  {feature.get('why') or ''}".rstrip())
+        print(f"{line}  {'' if common else feature.get('why') or ''}".rstrip())
     if report.get("claim"):
         print(f"claim: {report['claim']}")
+    if common:
+        print(common)

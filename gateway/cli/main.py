@@ -149,8 +149,8 @@ def _add_serve(commands: Commands) -> None:
         help="grace period of SIGTERM, seconds (%(default)g)",
     )
     add("--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(%(default)s)")
-    add("--require-isolation", choices=["any", "full"], default="any",
-        help="full: do not start on a host that cannot enforce everything; see doctor (%(default)s)")  # fmt: skip
+    add("--require-isolation", choices=["any", "full"],
+        help="full: do not start on a host that cannot enforce everything; see doctor (full as root, else any)")  # fmt: skip
 
 
 def _add_env(commands: Commands) -> None:

@@ -77,6 +77,7 @@ class ControlServer:
         self._runtime_layer = runtime_layer
         self._make_api = api
         self._collector: asyncio.Task[None] | None = None
+        self._isolation: Message = {}
         self._rester: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -105,6 +106,7 @@ class ControlServer:
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
         await self._deployment.start(self.link, functions, missing)
+        self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())
         self._rester = asyncio.create_task(self._rest())
@@ -203,5 +205,8 @@ class ControlServer:
         for region, count in sorted(regions.items()):
             yield "forklight_functions", "Functions that exist", {"region": region}, count
         yield "forklight_log_lines_dropped", "Log lines lost since start", {}, self.logs.dropped_lines
+        for name, feature in sorted(self._isolation.get("features", {}).items()):
+            labels = {"feature": name, "state": str(feature["state"])}
+            yield "forklight_isolation", "What this host enforces; always 1", labels, 1
         repairs = "Damaged database files that were replaced by their copy, ever"
         yield "forklight_metadata_repairs", repairs, {}, self._store.repairs

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import seconds
 from tests.support.server import Server
 
 TUTORIAL = r"""
@@ -99,7 +100,7 @@ def test_a_tutorials_commands_run(
             env={**clean, **server.environment, "AWS_PAGER": ""},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=seconds(120),
             check=False,
         )
         assert done.returncode == 0, done.stderr

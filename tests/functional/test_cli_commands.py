@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import seconds
 from tests.support.server import Server, forklight_command
 
 CODE = """\
@@ -34,7 +35,7 @@ class Forklight:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         environment["FORKLIGHT_STATE_DIR"] = str(self.state_dir)
         return subprocess.run(
-            [*forklight_command(), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=60
+            [*forklight_command(), *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=seconds(60)
         )  # fmt: skip
 
 

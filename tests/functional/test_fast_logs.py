@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Callable
 
 from tests.support.deploy import function, invoke, log_events
+from tests.support.patience import seconds
 from tests.support.server import Server
 
 PRINTS = """
@@ -25,7 +26,7 @@ def handler(event, context):
 def lines_of(server: Server, name: str, ends: int) -> list[str]:
     """All of the function's log, once it has so many invocations."""
     logs = server.client("logs")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds(20)
     while time.monotonic() < deadline:
         found = [event["message"] for event in log_events(logs, name)]
         if sum(line.startswith("REPORT") for line in found) >= ends:
@@ -64,7 +65,7 @@ def test_a_worker_for_one_event_takes_the_fast_path_and_is_used_up(
     with function(client, source, isolation="request") as name:
         assert [invoke(client, name)[0] for _ in range(20)] == [1] * 20
         messages = [event["message"] for event in log_events(server.client("logs"), name)]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + seconds(20)
         while sum(line.startswith("REPORT") for line in messages) < 20 and time.monotonic() < deadline:
             time.sleep(0.1)
             messages = [event["message"] for event in log_events(server.client("logs"), name)]
@@ -85,6 +86,6 @@ def total(server: Server, metric: str) -> float:
     wanted = urllib.request.Request(
         f"{server.url}/metrics", headers={"Authorization": f"Bearer {server.token}"}
     )
-    with urllib.request.urlopen(wanted, timeout=10) as answer:
+    with urllib.request.urlopen(wanted, timeout=seconds(10)) as answer:
         found = re.findall(rf"^forklight_{metric}\{{.*\}} (\S+)$", answer.read().decode(), re.MULTILINE)
     return sum(map(float, found))

@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import fresh_state_dir
 from tests.support.deploy import ROLE, function, invoke, log_events, zip_of
 from tests.support.leaks import fd_count, resident_kib
+from tests.support.patience import seconds
 from tests.support.processes import role_of
 from tests.support.server import Server
 
@@ -81,7 +82,7 @@ class Wire:
     def __init__(self, server: Server) -> None:
         self.server = server
         host, _, port = server.http.rpartition(":")
-        self.sock = socket.create_connection((host, int(port)), timeout=20)
+        self.sock = socket.create_connection((host, int(port)), timeout=seconds(20))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ def figures(server: Server, name: str) -> dict[str, float]:
     request = urllib.request.Request(
         f"{server.url}/metrics", headers={"Authorization": f"Bearer {server.token}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=seconds(10)) as answer:
         text = answer.read().decode()
     found = {}
     for metric, labels, value in re.findall(r"^(\w+)\{([^}]*)\} (\S+)$", text, re.MULTILINE):
@@ -155,7 +156,7 @@ def figures(server: Server, name: str) -> dict[str, float]:
 
 def counted(server: Server, name: str, calls: int) -> dict[str, float]:
     """The figures, once all these calls are in them."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + seconds(20)
     while True:
         found = figures(server, name)
         total = sum(value for key, value in found.items() if key.startswith("invocations_total"))
@@ -244,7 +245,7 @@ def test_the_log_has_every_call_once_in_order(door: Server, client: Any, name: s
             assert uuid.UUID(request_id).version == 4
             wanted += [f"START {request_id}", *([f"line {number}"] if event else [])]
             wanted += [f"END {request_id}", f"REPORT {request_id}"]
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + seconds(20)
     while True:
         events = log_events(door.client("logs"), name, startTime=start)
         lines = [re.sub(r"(?s)^(\w+) RequestId: (\S+)\s.*", r"\1 \2", event["message"]) for event in events]
@@ -283,7 +284,7 @@ def test_twenty_thousand_calls_leave_nothing_behind(door: Server, name: str) -> 
         for _ in range(4):
             call(5000)
         # Workers that were borrowed for a moment of haste go back when they have rested for a second.
-        limit = time.monotonic() + 15
+        limit = time.monotonic() + seconds(15)
         while fd_count(pid) > fds + 2 and time.monotonic() < limit:
             time.sleep(0.1)
         assert fd_count(pid) <= fds + 2
@@ -334,9 +335,9 @@ def test_without_authentication_a_header_chooses_the_region_only(start_server: C
 
 def counted_both(server: Server, name: str, calls: int) -> float:
     """Fast calls of this name in all regions, once all calls are counted."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + seconds(20)
     while True:
-        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=seconds(10)) as answer:
             text = answer.read().decode()
         sums = {
             metric: sum(

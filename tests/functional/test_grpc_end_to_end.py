@@ -13,6 +13,7 @@ import pytest
 from gateway.rpc import functions_pb2, functions_pb2_grpc, invocations_pb2, invocations_pb2_grpc
 from tests.conftest import fresh_state_dir
 from tests.support.deploy import function, zip_of
+from tests.support.patience import seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
 
@@ -49,7 +50,7 @@ def request(name: str, event: Any, **fields: Any) -> invocations_pb2.InvokeReque
 
 
 def one_gone(server_pid: int, workers: set[int]) -> bool:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + seconds(15)
     while workers <= set(workers_of(server_pid)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not workers <= set(workers_of(server_pid))
@@ -159,6 +160,6 @@ def test_the_same_suite_of_answers_with_tls(
         answer = stub.List(
             functions_pb2.ListFunctionsRequest(),
             metadata=[("authorization", f"Bearer {server.token}")],
-            timeout=10,
+            timeout=seconds(10),
         )
     assert list(answer.functions) == []

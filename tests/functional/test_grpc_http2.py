@@ -15,6 +15,7 @@ from tests.support import grpc_frames as h2
 from tests.support.fake_door import ok
 from tests.support.grpc_door import AUTHORIZED, door, empty, run, serves
 from tests.support.grpc_frames import connected
+from tests.support.patience import seconds
 
 SECOND = 1_000_000_000
 ECHO = InvokeRequest(function="echo").SerializeToString()
@@ -217,7 +218,9 @@ def test_large_messages_wait_for_memory_and_all_arrive() -> None:
     async def test() -> None:
         async with door(engine_limits={"arriving": 7_000_000}) as it:
             request = InvokeRequest(function="echo", payload=payload)
-            calls = [it.invocations.Invoke(request, metadata=AUTHORIZED, timeout=20) for _ in range(12)]
+            calls = [
+                it.invocations.Invoke(request, metadata=AUTHORIZED, timeout=seconds(20)) for _ in range(12)
+            ]
             most = 0
             pending = {asyncio.ensure_future(_answer(call)) for call in calls}
             while pending:

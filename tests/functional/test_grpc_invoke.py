@@ -14,6 +14,7 @@ from gateway.rpc.invocations_pb2 import InvokeRequest, InvokeResponse, Receipt
 from gateway.rpc.invoke_service import MAX_CLIENT_CONTEXT, SERVICE, STREAM_CHUNK
 from tests.support.fake_door import RECEIPT, ok
 from tests.support.grpc_door import AUTHORIZED, door, engine, refused, run  # noqa: F401
+from tests.support.patience import seconds
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -49,7 +50,7 @@ def test_invoke_passes_on_what_the_caller_says() -> None:
                     function="echo", qualifier="$LATEST", client_context=b'{"custom":{}}', tenant_id="t", log_tail=True
                 ),
                 metadata=AUTHORIZED,
-                timeout=20,
+                timeout=seconds(20),
             )  # fmt: skip
             seen = it.dispatcher.invocations[0]
             assert answer.log_tail == b"START\n"

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.fake_door import TOKEN
 from tests.support.grpc_door import door, engine, run  # noqa: F401
+from tests.support.patience import seconds
 
 GRPC_JS = "@grpc/grpc-js@1.14.7"
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("engine")]
@@ -73,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("grpc-js")
     install = ["npm", "install", "--no-audit", "--no-fund", "--silent", GRPC_JS]
     try:
-        done = subprocess.run(install, cwd=made, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(install, cwd=made, capture_output=True, text=True, timeout=seconds(120))
     except subprocess.TimeoutExpired:
         pytest.skip("npm cannot reach its registry")
     if done.returncode != 0:

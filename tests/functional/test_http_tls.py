@@ -19,6 +19,7 @@ from gateway.listening import tls_context
 from gateway.model.invocation import Result, ResultKind
 from tests.support.deploy import function, invoke
 from tests.support.http_door import Client, door, go, post
+from tests.support.patience import seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
 
@@ -84,7 +85,7 @@ def test_the_fast_path_behind_tls(start_server: Callable[..., Server], tmp_path:
             assert invoke(client, name, size)[0] == "x" * size
         assert len(workers_of(server.pid)) >= 1
         context = ssl.create_default_context(cafile=str(certificate))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + seconds(10)
         fast = 0.0
         while fast < 3 and time.monotonic() < deadline:
             request = urllib.request.Request(

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.rpc import invocations_pb2, invocations_pb2_grpc
 from tests.support.deploy import function
+from tests.support.patience import seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
 
@@ -39,13 +40,13 @@ def test_a_small_function_has_as_many_workers_as_calls(start_server: Callable[..
         stub.Invoke(
             invocations_pb2.InvokeRequest(function=name, payload=b'{"until": 0}'),
             metadata=metadata,
-            timeout=30,
+            timeout=seconds(30),
         )
         before = len(list(descriptors.iterdir()))
         event = json.dumps({"until": time.time() + 12}).encode()
         request = invocations_pb2.InvokeRequest(function=name, payload=event)
-        calls = [stub.Invoke.future(request, metadata=metadata, timeout=60) for _ in range(COUNT)]
-        deadline = time.monotonic() + 12
+        calls = [stub.Invoke.future(request, metadata=metadata, timeout=seconds(60)) for _ in range(COUNT)]
+        deadline = time.monotonic() + seconds(12)
         while len(workers_of(server.pid)) < COUNT and time.monotonic() < deadline:
             time.sleep(0.05)
         used = len(list(descriptors.iterdir())) - before

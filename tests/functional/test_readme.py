@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.patience import seconds
 from tests.support.server import Server
 
 AWS_CLI = "/usr/bin/aws"
@@ -56,7 +57,7 @@ def test_the_tour_runs(start_server: Callable[..., Server], project_root: Path, 
             [sys.executable, "-c", text] if language == "python" else ["bash", "-euo", "pipefail", "-c", text]
         )
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds(120)
         )
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
         said.append(done.stdout)

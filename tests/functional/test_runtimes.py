@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import seconds
 from tests.support.server import Server
 
 
@@ -23,7 +24,7 @@ def get(server: Server, path: str) -> Any:
     request = AWSRequest("GET", server.url + path, headers={"host": server.http})
     SigV4Auth(Credentials(server.access_key, server.secret_key), "lambda", server.region).add_auth(request)
     with urllib.request.urlopen(
-        urllib.request.Request(request.url, headers=dict(request.headers)), timeout=10
+        urllib.request.Request(request.url, headers=dict(request.headers)), timeout=seconds(10)
     ) as answer:
         return json.load(answer)
 

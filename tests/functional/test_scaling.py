@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
 
@@ -66,7 +67,7 @@ def test_a_busy_function_gives_way_to_another(start_server: Callable[..., Server
     """On a full host, calls of one function do not keep another one out."""
     server = start_server("--concurrency", "3", "--doors", doors)
     client = server.client(max_pool_connections=8)
-    stop = time.monotonic() + 20
+    stop = time.monotonic() + seconds(20)
 
     def keep_calling(_: int) -> int:
         count = 0
@@ -104,7 +105,7 @@ def test_idle_workers_go_back_to_nothing(start_server: Callable[..., Server]) ->
     with function(client, SLEEPER) as name:
         invoke(client, name, 0)
         assert len(workers_of(server.pid)) >= 1
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + seconds(15)
         while workers_of(server.pid) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert workers_of(server.pid) == []

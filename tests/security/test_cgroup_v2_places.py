@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sandbox import cgroups
+from tests.support.patience import seconds
 
 pytestmark = [pytest.mark.security, pytest.mark.root("cgroups")]
 
@@ -88,7 +89,7 @@ def first_line(process: subprocess.Popen[str]) -> Any:
 
 
 def last_line(process: subprocess.Popen[str]) -> str:
-    return process.communicate("", timeout=30)[0].strip()
+    return process.communicate("", timeout=seconds(30))[0].strip()
 
 
 def children(group: Path) -> list[str]:

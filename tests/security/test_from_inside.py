@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import seconds
 from tests.support.processes import zombies_of
 from tests.support.server import Server
 
@@ -234,7 +235,7 @@ def handler(event, context):
     for snapshot, expected in (("off", (1, 38)), ("on", (0,))):
         with function(client, source, snapshot=snapshot) as name:
             assert invoke(client, name, {})[0] in expected
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds(10)
     while (left := zombies_of(server.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []

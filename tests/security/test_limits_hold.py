@@ -14,6 +14,7 @@ from sandbox.host import Host
 from sandbox.limits import Limits
 from tests.support import inside
 from tests.support.leaks import descendants
+from tests.support.patience import seconds
 
 pytestmark = [pytest.mark.security, pytest.mark.root("cgroups")]
 
@@ -35,7 +36,7 @@ def nothing_left(host: Host) -> Iterator[None]:
 
     before = count()
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds(5)
     while count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
     after = count()
@@ -141,7 +142,7 @@ def test_leaf_kill_takes_processes_that_keep_forking(host: Host) -> None:
     time.sleep(0.3)
     leaf.kill()
     assert process.wait(5) == -9
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds(5)
     while not leaf.remove():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -179,7 +180,7 @@ def test_sandboxes_leave_nothing(host: Host, nothing_left: None) -> None:
             shell.kill()
         for shell in shells:
             inside.destroy(shell)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds(5)
     while loop_devices() > loops and time.monotonic() < deadline:
         time.sleep(0.02)
     assert loop_devices() <= loops

@@ -1,102 +1,23 @@
-"""The same sandboxes for an ordinary user, in a user namespace: what works, and that the rest is said. In a child process, because
-entering a user namespace cannot be undone."""
+"""The same sandboxes for an ordinary user, in a user namespace: what works, and that the rest is said."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.ordinary_user import host_of_an_ordinary_user
+
 pytestmark = [pytest.mark.security]
-
-NOBODY = 65534
-
-SCRIPT = """
-import json, os, select, sys
-from pathlib import Path
-from sandbox.host import Host
-from sandbox.limits import Limits
-from sandbox.processes import reap
-from sandbox.errors import SandboxError
-
-folder = Path(sys.argv[1])
-try:
-    host = Host.prepare(folder / "run", folder)
-except SandboxError as error:
-    print(json.dumps({"error": str(error), "step": error.step}))
-    raise SystemExit
-found = {"report": host.report.as_dict(), "line": host.report.summary_line(), "rootless": host.rootless, "shells": {}}
-limits = Limits(128, 64)
-found["rlimits"] = host.rlimits(limits)
-for slot, network in enumerate(("none", "host")):
-    shell = host.spawn_shell(slot, network=network, tmp_mb=64, limits=limits)
-    select.select([shell.status_fd], [], [], 20)
-    shell.finish()
-    pid = next(int(l.split()[1]) for l in open(f"/proc/self/fdinfo/{shell.pidfd}") if l.startswith("Pid:"))
-    status = {k: v.strip() for k, _, v in (l.partition(":") for l in open(f"/proc/{pid}/status"))}
-    found["shells"][network] = {
-        "status": {k: status.get(k) for k in ("CapEff", "CapBnd", "CapPrm", "NoNewPrivs")},
-        "ids": [shell.uid, shell.gid],
-        "join": shell.join,
-        "mounts": [l.split()[1:4] for l in open(f"/proc/{pid}/mounts")] if os.access(f"/proc/{pid}/mounts", os.R_OK) else [],
-    }
-    shell.kill()
-    select.select([shell.pidfd], [], [], 20)
-    found["shells"][network]["reaped"] = shell.try_reap()
-    shell.close()
-    found["shells"][network]["removed"] = shell.leaf.remove()
-host.close()
-found["left"] = os.listdir(folder / "run")
-print(json.dumps(found))
-"""
 
 
 @pytest.fixture(scope="module")
-def found(project_root: Path) -> Iterator[dict[str, Any]]:
-    """What the script saw as an ordinary user. As root, it runs as nobody with a copy of the package that nobody can read."""
-    with tempfile.TemporaryDirectory(prefix="forklight-rootless-") as folder:
-        home = Path(folder)
-        shutil.copytree(
-            project_root / "sandbox", home / "sandbox", ignore=shutil.ignore_patterns("guests", "__pycache__")
-        )
-        spec = importlib.util.find_spec("_cffi_backend")
-        assert spec is not None
-        assert spec.origin is not None
-        shutil.copy(spec.origin, home)
-        (home / "state").mkdir()
-        options: dict[str, Any] = {}
-        interpreter = sys.executable
-        if os.geteuid() == 0:
-            os.chmod(home, 0o755)
-            os.chown(home / "state", NOBODY, NOBODY)
-            options = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-            interpreter = "/usr/bin/python{}.{}".format(*sys.version_info)
-            if not os.access(interpreter, os.X_OK):
-                pytest.skip(f"{interpreter} is not there for nobody to use")
-        answer = subprocess.run(
-            [interpreter, "-c", SCRIPT, str(home / "state")],
-            env={"PYTHONPATH": str(home), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            timeout=60,
-            **options,
-        )
-        assert answer.returncode == 0, answer.stderr
-        result = json.loads(answer.stdout)
-        if "error" in result:
-            pytest.skip(result["error"])
-        yield result
+def found(project_root: Path) -> dict[str, Any]:
+    result = host_of_an_ordinary_user(project_root)
+    if "error" in result:
+        pytest.skip(result["error"])
+    return result
 
 
 def test_it_is_rootless_and_says_that_it_is_weaker(found: dict[str, Any]) -> None:

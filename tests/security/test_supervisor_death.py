@@ -16,6 +16,7 @@ import pytest
 from sandbox.errors import SandboxError
 from sandbox.host import Host
 from tests.support.leaks import cgroup_directories
+from tests.support.patience import seconds
 
 pytestmark = [pytest.mark.security, pytest.mark.root("sandboxes with ids of their own")]
 
@@ -62,7 +63,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_sandboxes_die_with_their_supervisor(dead_supervisor: list[int]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds(5)
     while any(map(is_alive, dead_supervisor)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_alive, dead_supervisor))

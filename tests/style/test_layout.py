@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP_LEVEL = {
-    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "benchmarks", "docs", "gateway", "native",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "benchmarks", "docs", "gateway", "native",
     "protos", "pyproject.toml", "sandbox", "tests",
 }  # fmt: skip
 LONGEST_FILE = 500

@@ -26,6 +26,7 @@ from gateway.control.server import ControlServer
 from gateway.settings import Settings
 from gateway.web.apis.control_api import ControlApi
 from gateway.web.apis.service_model import ServiceModel, load
+from tests.support.patience import seconds
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -131,7 +132,7 @@ class FakeDoor:
 
     async def close(self) -> None:
         self._writer.close()
-        await asyncio.wait([self._task], timeout=5)
+        await asyncio.wait([self._task], timeout=seconds(5))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -237,7 +238,7 @@ class ControlHarness:
         return self.run(self.door.ask(header, package or b""))[0]
 
     def eventually(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + seconds(timeout_s)
         while not self.call(condition):
             assert time.monotonic() < deadline, "did not come true"
             time.sleep(0.01)
@@ -249,7 +250,9 @@ class ControlHarness:
         session = _session(region)
         url = f"http://127.0.0.1:{self._http.server_address[1]}"
         # What boto3 would refuse by itself has to be refused by us.
-        config = Config(retries={"total_max_attempts": 1}, read_timeout=60, parameter_validation=False)
+        config = Config(
+            retries={"total_max_attempts": 1}, read_timeout=seconds(60), parameter_validation=False
+        )
         return session.client(service, endpoint_url=url, config=config)
 
 

@@ -28,6 +28,7 @@ from gateway.web.router import Router
 from tests.support.dispatch_bench import Bench, bench
 from tests.support.http_door import INVOKE, Client
 from tests.support.lending import REGION, view
+from tests.support.patience import seconds
 
 KEY, SECRET = "AKIDEXAMPLE", "secret"
 _ID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -110,7 +111,7 @@ class Fake:
 
     async def rest(self) -> bytes:
         got = self.read()
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + seconds(20)
         while self.door.bench.dispatcher.unfinished:
             assert time.monotonic() < limit
             await asyncio.sleep(0)

@@ -18,6 +18,7 @@ from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.invocations_pb2 import InvokeRequest
 from gateway.rpc.server import GrpcServer
 from tests.support.fake_door import DIGEST, REGION, TOKEN, FakeControl, FakeDispatcher, echo, failing
+from tests.support.patience import seconds
 
 T = TypeVar("T")
 
@@ -105,7 +106,9 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
 
 async def serves(it: Door) -> None:
     """Others are served as ever."""
-    answer = await it.invocations.Invoke(InvokeRequest(function="echo"), metadata=AUTHORIZED, timeout=5)
+    answer = await it.invocations.Invoke(
+        InvokeRequest(function="echo"), metadata=AUTHORIZED, timeout=seconds(5)
+    )
     assert answer.payload == b"{}"
 
 

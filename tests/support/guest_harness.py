@@ -24,11 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.patience import seconds
+
 GUEST = Path(__file__).resolve().parents[2] / "sandbox" / "guests" / "python"
 HEADER = struct.Struct("<IHHQ16s")
 INIT, INVOKE = 1, 2
 READY, INIT_FAILED, RESULT, ERROR, SETUP_FAILED = 16, 17, 18, 19, 22
-PATIENCE_S = 30.0
+PATIENCE_S = seconds(30)
 
 
 def interpreters() -> dict[str, str]:

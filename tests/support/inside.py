@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from sandbox.host import Host
 from sandbox.limits import Limits
 from sandbox.shells import Shell
+from tests.support.patience import seconds
 
 LIMITS = Limits(memory_mb=128, tmp_mb=512)
-PATIENCE_S = 20.0
+PATIENCE_S = seconds(20)
 
 
 def start(host: Host, slot: int, *, network: str = "none", limits: Limits = LIMITS) -> Shell:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.patience import seconds
+
 NAME = "forklight"
 # A cgroup directory lives under this root in both versions; v1 has one tree per controller.
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -30,7 +32,7 @@ class Census:
 
     def assert_no_more_than_before(self, memory_slack_kib: int | None = None, timeout_s: float = 5.0) -> None:
         """Wait until nothing exceeds this count, at most `timeout_s`; then raise AssertionError naming what does."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + seconds(timeout_s)
         while True:
             grown = growth(self, census(self.pid), memory_slack_kib)
             if not grown:

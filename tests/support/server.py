@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.patience import seconds
+
 READY = re.compile(rb"^forklight ready\b(?P<rest>.*)$", re.MULTILINE)
 # The very first start of a state folder copies the runtime layer.
-START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = seconds(90)
+STOP_TIMEOUT_S = seconds(20)
 
 
 class ServerError(RuntimeError):
@@ -49,7 +51,7 @@ class Server:
         log_path = state_dir.parent / f"{state_dir.name}.log"
         command = [
             *forklight_command(), "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-            "--state-dir", str(state_dir), *arguments,
+            "--state-dir", str(state_dir), "--require-isolation", "any", *arguments,
         ]  # fmt: skip
         with log_path.open("wb") as log:
             process = subprocess.Popen(
@@ -84,7 +86,7 @@ class Server:
         """What `forklight env` prints, as a mapping."""
         done = subprocess.run(
             [*forklight_command(), "env", "--state-dir", str(self.state_dir)],
-            capture_output=True, text=True, check=True, timeout=30,
+            capture_output=True, text=True, check=True, timeout=seconds(30),
         )  # fmt: skip
         lines = (
             line.removeprefix("export ") for line in done.stdout.splitlines() if line.startswith("export ")
@@ -120,7 +122,11 @@ class Server:
         import boto3
         from botocore.config import Config
 
-        options: dict[str, Any] = {"retries": {"total_max_attempts": 1}, "read_timeout": 70, **config}
+        options: dict[str, Any] = {
+            "retries": {"total_max_attempts": 1},
+            "read_timeout": seconds(70),
+            **config,
+        }
         session = boto3.session.Session(
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=self.region
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sandbox import host_report
+from sandbox.errors import SandboxError
 from sandbox.isolation import ESSENTIAL, REQUIRED, IsolationReport
 
 
@@ -41,6 +43,14 @@ def test_without_an_essential_feature_there_is_no_isolation(complete: IsolationR
 def test_an_unknown_feature_is_not_assumed(complete: IsolationReport) -> None:
     del complete.features["cpu"]
     assert complete.overall == "degraded"
+
+
+def test_of_a_host_that_refuses_everything_is_absent() -> None:
+    report = host_report.refused(SandboxError(1, "enter a user namespace", "unshare"))
+    assert report.overall == "none"
+    assert {feature.state for feature in report.features.values()} == {"absent"}
+    assert all("enter a user namespace" in feature.why for feature in report.features.values())
+    assert report.as_dict()["claim"].startswith("no function runs")
 
 
 def test_features_with_one_reason_are_said_together(complete: IsolationReport) -> None:
