@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import fresh_state_dir
 from tests.support.deploy import ROLE, function, invoke, log_events, zip_of
 from tests.support.leaks import fd_count, resident_kib
-from tests.support.patience import seconds
+from tests.support.patience import handler_timeout, seconds
 from tests.support.processes import role_of
 from tests.support.server import Server
 
@@ -71,7 +71,12 @@ def name(client: Any) -> Iterator[str]:
 def create(client: Any, name: str, source: str) -> None:
     code = {"ZipFile": zip_of({"index.py": source})}
     client.create_function(
-        FunctionName=name, Runtime="python3.11", Handler="index.handler", Role=ROLE, Code=code, Timeout=10
+        FunctionName=name,
+        Runtime="python3.11",
+        Handler="index.handler",
+        Role=ROLE,
+        Code=code,
+        Timeout=handler_timeout(10),
     )
     client.get_waiter("function_active_v2").wait(FunctionName=name)
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.rpc import functions_pb2, functions_pb2_grpc, invocations_pb2, invocations_pb2_grpc
 from tests.conftest import fresh_state_dir
 from tests.support.deploy import function, zip_of
-from tests.support.patience import seconds
+from tests.support.patience import handler_timeout, seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
 
@@ -82,7 +82,7 @@ def test_a_caller_that_gives_up_ends_the_worker(
     server: Server, channel: grpc.Channel, token: Any, how: str
 ) -> None:
     stub = invocations_pb2_grpc.InvocationsStub(channel)
-    with function(server.client(), SLEEPER, Timeout=60) as name:
+    with function(server.client(), SLEEPER, Timeout=handler_timeout(60)) as name:
         others = set(workers_of(server.pid))
         call = stub.Invoke.future(
             request(name, 50), metadata=token, timeout=1.0 if how == "deadline" else None

@@ -12,6 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import handler_timeout
 from tests.support.server import Server
 
 ECHO = "def handler(event, context):\n    return event\n"
@@ -208,7 +209,7 @@ def handler(event, context):
         hoard = [b"x" * (1 << 20) for _ in range(event)]
     return "well"
 """
-    with function(client, source, MemorySize=128, Timeout=30) as name:
+    with function(client, source, MemorySize=128, Timeout=handler_timeout(30)) as name:
         answer, response = invoke(client, name, 400)
         assert response["FunctionError"] == "Unhandled"
         assert answer["errorType"] == "Runtime.OutOfMemory"

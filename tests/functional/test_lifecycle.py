@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.support.deploy import ROLE, function, invoke, zip_of
+from tests.support.patience import handler_timeout
 from tests.support.processes import alive, children_of, role_of, workers_of
 from tests.support.server import Server, ServerError
 
@@ -26,7 +27,7 @@ def create(client: Any, name: str) -> None:
         Runtime="python3.11",
         Handler="index.handler",
         Role=ROLE,
-        Timeout=30,
+        Timeout=handler_timeout(30),
         Code={"ZipFile": zip_of({"index.py": ECHO})},
     )
 
@@ -98,7 +99,7 @@ def test_a_killed_door_or_control_comes_back(start_server: Callable[..., Server]
 
 def test_a_worker_killed_while_it_runs_is_an_error_and_the_next_call_is_well(server: Server) -> None:
     client = server.client()
-    with function(client, ECHO, Timeout=30) as name:
+    with function(client, ECHO, Timeout=handler_timeout(30)) as name:
         before = set(workers_of(server.pid))
         results: list[Any] = []
         caller = threading.Thread(target=lambda: results.append(invoke(client, name, 20)))

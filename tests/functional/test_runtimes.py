@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import function, invoke
-from tests.support.patience import seconds
+from tests.support.patience import handler_timeout, seconds
 from tests.support.server import Server
 
 
@@ -102,7 +102,7 @@ def handler(event, context):
     return boto3.client("sts").meta.region_name
 """
     client = server.client()
-    with function(client, source, isolation=isolation, Timeout=60) as name:
+    with function(client, source, isolation=isolation, Timeout=handler_timeout(60)) as name:
         assert invoke(client, name)[0] == server.region
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import function, invoke
-from tests.support.patience import seconds
+from tests.support.patience import handler_timeout, seconds
 from tests.support.processes import zombies_of
 from tests.support.server import Server
 
@@ -154,7 +154,7 @@ def handler(event, context):
     return [written, 0]
 """
     client = server.client()
-    with function(client, source, MemorySize=128, Timeout=60) as name:
+    with function(client, source, MemorySize=128, Timeout=handler_timeout(60)) as name:
         answer, _ = invoke(client, name, {})
     assert answer[1] == 28  # ENOSPC, and not killed for want of memory
     assert 400 <= answer[0] <= 512
@@ -176,7 +176,7 @@ def handler(event, context):
         return [children, error.errno]
 """
     client = server.client()
-    with function(client, source, Timeout=60, MemorySize=1769) as name:
+    with function(client, source, Timeout=handler_timeout(60), MemorySize=1769) as name:
         answer, _ = invoke(client, name, {})
     assert answer[1] == 11 and answer[0] < 1024
 

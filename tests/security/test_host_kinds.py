@@ -20,11 +20,13 @@ import pytest
 
 from sandbox import cgroups
 from sandbox.isolation import ESSENTIAL
+from tests.support.deploy import function, invoke
 from tests.support.ordinary_user import (
     NO_USER_NAMESPACES,
     NOBODY,
     UNSHARE_REFUSED,
     host_of_an_ordinary_user,
+    joining,
 )
 from tests.support.patience import seconds
 from tests.support.server import Server, ServerError, forklight_command
@@ -100,6 +102,31 @@ def test_an_ordinary_user_with_delegated_cgroups_has_limits(
     # And nothing else is claimed because of them.
     assert found["report"]["overall"] == "degraded"
     assert states(found)["uid-per-sandbox"] == "degraded"
+    assert [list(group.glob("forklight-*")) for group in delegated] == [[]] * len(delegated)
+
+
+@pytest.mark.root("cgroups")
+def test_a_server_in_delegated_cgroups_kills_what_takes_too_much_memory(
+    delegated: list[Path], state_dir: Path
+) -> None:
+    ids: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    program = forklight_command()[0]
+    try:
+        subprocess.run([program, "--version"], check=True, capture_output=True, timeout=seconds(60), **ids)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip(f"user nobody cannot run {program}")
+    state_dir.mkdir(mode=0o755)
+    os.chown(state_dir, NOBODY, NOBODY)
+    with Server.start(state_dir, process={**ids, "preexec_fn": joining(delegated)}) as server:
+        assert "rlimits" not in server.log()
+        client = server.client()
+        hog = "def handler(event, context): return len(bytearray(event << 20))"
+        with function(client, hog, MemorySize=128) as name:
+            assert invoke(client, name, 8)[0] == 8 << 20
+            answer, response = invoke(client, name, 400)
+            assert response["FunctionError"] == "Unhandled"
+            assert answer["errorType"] == "Runtime.OutOfMemory"
+            assert invoke(client, name, 8)[0] == 8 << 20
     assert [list(group.glob("forklight-*")) for group in delegated] == [[]] * len(delegated)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import handler_timeout
 from tests.support.server import Server
 
 pytestmark = [pytest.mark.security]
@@ -80,7 +81,7 @@ def test_a_worker_cannot_reach_the_file_nor_change_it_for_others(client: Any) ->
 def test_a_workers_private_copies_count_for_its_limit(client: Any) -> None:
     """Limit 256 MB: rewriting 100 MB is allowed, and 100 MB beside it; 200 MB beside it are not, though they alone would be."""
     with function(
-        client, SOURCE, MemorySize=MEMORY_MB, isolation="request", snapshot="on", Timeout=30
+        client, SOURCE, MemorySize=MEMORY_MB, isolation="request", snapshot="on", Timeout=handler_timeout(30)
     ) as name:
         for event in ({"write": 100}, {"write": 100, "keep": 100}, {"keep": 200}):
             answer, response = invoke(client, name, event)
@@ -92,7 +93,9 @@ def test_a_workers_private_copies_count_for_its_limit(client: Any) -> None:
 @pytest.mark.root("memory limits need cgroups")
 def test_moving_takes_no_more_than_the_function_was_given(client: Any) -> None:
     """100 MB of 128: held twice it would not fit."""
-    with function(client, SOURCE, MemorySize=128, isolation="request", snapshot="on", Timeout=30) as name:
+    with function(
+        client, SOURCE, MemorySize=128, isolation="request", snapshot="on", Timeout=handler_timeout(30)
+    ) as name:
         answer, response = invoke(client, name, {})
         assert "FunctionError" not in response, answer
         assert answer["moved"] >= 90 << 20

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support.patience import handler_timeout
+
 ROLE = "arn:aws:iam::123456789012:role/test"
 
 
@@ -45,7 +47,12 @@ def function(
             "forklight:snapshot": snapshot,
             "forklight:network": network,
         },
-        **{"Runtime": "python3.11", "Handler": "index.handler", "Timeout": 10, **configuration},
+        **{
+            "Runtime": "python3.11",
+            "Handler": "index.handler",
+            "Timeout": handler_timeout(10),
+            **configuration,
+        },
     )
     try:
         client.get_waiter("function_active_v2").wait(FunctionName=name)

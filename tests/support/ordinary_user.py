@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def host_of_an_ordinary_user(
             check=False,
             cwd="/",
             timeout=seconds(60),
-            preexec_fn=_joining(list(groups)),
+            preexec_fn=joining(list(groups)),
             **options,
         )
         assert answer.returncode == 0, answer.stderr
@@ -131,9 +131,9 @@ def host_of_an_ordinary_user(
         return result
 
 
-def _joining(groups: list[Path]) -> Any:
-    """subprocess changes the ids before preexec_fn: the files are opened here, where we may, and written to there. On v1 that is how
-    a service manager's own child would do it, too."""
+def joining(groups: Sequence[Path]) -> Callable[[], None] | None:
+    """A preexec_fn that puts the child into these cgroups. subprocess changes the ids before it runs: the files are opened here,
+    where we may, and written to there, as a service manager's child does it."""
     if not groups:
         return None
     files = [os.open(group / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for group in groups]

@@ -14,3 +14,8 @@ SLOWNESS = max(1.0, float(os.environ.get("FORKLIGHT_TEST_SLOWNESS", "1")))
 def seconds(ordinary: float) -> float:
     """`ordinary` seconds of patience, as many more as this machine is slower."""
     return ordinary * SLOWNESS
+
+
+def handler_timeout(ordinary: int) -> int:
+    """The timeout of a function that is not about timeouts, seconds: Lambda's largest is 900."""
+    return min(900, int(seconds(ordinary)))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +44,17 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, state_dir: Path, *arguments: str, timeout_s: float = START_TIMEOUT_S) -> Server:
-        """Start on free loopback ports and wait for the ready line. Raises ServerError with its log."""
+    def start(
+        cls,
+        state_dir: Path,
+        *arguments: str,
+        timeout_s: float = START_TIMEOUT_S,
+        process: Mapping[str, Any] | None = None,
+    ) -> Server:
+        """Start on free loopback ports and wait for the ready line. Raises ServerError with its log.
+
+        `process` is further arguments of its subprocess.Popen.
+        """
         state_dir.mkdir(parents=True, exist_ok=True)
         # Workers and doors run under other uids and must be able to pass through.
         state_dir.chmod(0o755)
@@ -54,10 +64,11 @@ class Server:
             "--state-dir", str(state_dir), "--require-isolation", "any", *arguments,
         ]  # fmt: skip
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
-            )
-        server = cls(process=process, state_dir=state_dir, log_path=log_path)
+            started = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                **(process or {}),
+            )  # fmt: skip
+        server = cls(process=started, state_dir=state_dir, log_path=log_path)
         try:
             server._wait_ready(timeout_s)
             server.environment = server._credentials()

@@ -216,7 +216,7 @@ def test_huge_pages_are_left(python: str) -> None:
         ctypes.memset(block, 1, 32 << 20)
         huge = rollup("AnonHugePages")
         assert native.remap() > 20 << 20
-        assert rollup("AnonHugePages") == huge
+        assert rollup("AnonHugePages") == huge, (rollup("AnonHugePages"), huge)
         """,
     )
 
