@@ -28,10 +28,16 @@ _CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
 class V1Leaf:
-    def __init__(self, directories: dict[str, str]) -> None:
+    """`swap`, `burst`: whether this kernel has memory.memsw.limit_in_bytes and cpu.cfs_burst_us (Linux 5.14)."""
+
+    def __init__(self, directories: dict[str, str], *, swap: bool, burst: bool) -> None:
         self._directories = directories  # by controller; co-mounted controllers share one
         self._paths = list(dict.fromkeys(directories.values()))
         self._tasks: list[int] = []
+        self._swap, self._burst = swap, burst
+        self._set: dict[
+            str, str
+        ] = {}  # file -> what is in it: a worker's limits are set several times, and mostly the same
 
     def make(self) -> None:
         made: list[str] = []
@@ -46,27 +52,34 @@ class V1Leaf:
 
     def set_limits(self, limits: Limits, *, boost: bool = False) -> None:
         self._set_memory(limits.memory_bytes)
-        write(self._directories["pids"], "pids.max", str(limits.pids + EXTRA_PIDS))
-        cpu = self._directories["cpu"]
-        quota = limits.cpu_quota_us
-        burst = os.path.exists(f"{cpu}/cpu.cfs_burst_us")  # Linux 5.14
-        if burst:
-            write(cpu, "cpu.cfs_burst_us", "0")  # never above the quota, not even between two writes
-        write(cpu, "cpu.cfs_period_us", str(CPU_PERIOD_US))
-        write(cpu, "cpu.cfs_quota_us", "-1" if boost else str(quota))
-        if burst and not boost:
-            write(cpu, "cpu.cfs_burst_us", str(quota))
+        self._write("pids", "pids.max", limits.pids + EXTRA_PIDS)
+        self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
+        self._set_cpu(-1 if boost else limits.cpu_quota_us)
 
     def _set_memory(self, limit: int) -> None:
         """memory <= memory + swap must hold at every moment, so which comes first depends on the old values."""
-        directory = self._directories["memory"]
         files = ["memory.limit_in_bytes"]
-        if os.path.exists(f"{directory}/memory.memsw.limit_in_bytes"):
+        if self._swap:
             files.append("memory.memsw.limit_in_bytes")
-            if limit > read_number(directory, "memory.memsw.limit_in_bytes"):
+            # A new cgroup has no limit.
+            if limit > int(self._set.get("memory.memsw.limit_in_bytes", limit)):
                 files.reverse()
         for name in files:
-            write(directory, name, str(limit))
+            self._write("memory", name, limit)
+
+    def _set_cpu(self, quota: int) -> None:
+        burst = max(0, quota)
+        if self._burst and self._set.get("cpu.cfs_quota_us") != str(quota):
+            self._write("cpu", "cpu.cfs_burst_us", 0)  # never above the quota, not even between two writes
+        self._write("cpu", "cpu.cfs_quota_us", quota)
+        if self._burst:
+            self._write("cpu", "cpu.cfs_burst_us", burst)
+
+    def _write(self, controller: str, name: str, value: int) -> None:
+        text = str(value)
+        if self._set.get(name) != text:
+            write(self._directories[controller], name, text)
+            self._set[name] = text
 
     def attach_fds(self, inside_zygote: bool) -> list[tuple[str, int]]:
         if not self._tasks:
@@ -114,6 +127,7 @@ class V1Tree:
 
     def __init__(self, slices: dict[str, str]) -> None:
         self._slices = slices
+        self._swap = self._burst = False  # known once the slice is made
         self.directories = list(dict.fromkeys(slices.values()))
         self.weaknesses: dict[str, str] = {}
 
@@ -132,6 +146,8 @@ class V1Tree:
             for directory in tree.directories:
                 make_directory(directory)
                 made.append(directory)
+            tree._swap = os.path.exists(f"{slices['memory']}/memory.memsw.limit_in_bytes")
+            tree._burst = os.path.exists(f"{slices['cpu']}/cpu.cfs_burst_us")
             # A user may own a directory without owning its limits: find out now, not at the first call.
             tree.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
         except OSError:
@@ -139,12 +155,13 @@ class V1Tree:
                 remove_directory(f"{directory}/probe")
                 remove_directory(directory)
             raise
-        if not os.path.exists(f"{slices['memory']}/memory.memsw.limit_in_bytes"):
+        if not tree._swap:
             tree.weaknesses["swap"] = "the kernel was started without swap accounting (swapaccount=1)"
         return tree
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
-        leaf = V1Leaf({controller: f"{directory}/{name}" for controller, directory in self._slices.items()})
+        directories = {controller: f"{directory}/{name}" for controller, directory in self._slices.items()}
+        leaf = V1Leaf(directories, swap=self._swap, burst=self._burst)
         leaf.make()
         try:
             leaf.set_limits(limits)

@@ -95,6 +95,10 @@ class Host:
         os.close(self._lock_fd)
         self._lock_fd = -1
 
+    @property
+    def has_cgroups(self) -> bool:
+        return self._tree.version != 0
+
     # ---- what the supervisor makes of it ---------------------------------------------------------------------------
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:

@@ -67,6 +67,37 @@ def reap_strays(pidfds: Iterable[int]) -> int:
     return count
 
 
+def kill_children(pidfd: int) -> bool:
+    """SIGKILL for the children of another process, the first one of a sandbox: there, those whose parents have died. False if there were
+    any: theirs become its children in turn, so come again. True also on a kernel without CONFIG_PROC_CHILDREN."""
+    parent = _pid_of(pidfd)
+    pids = _children_of(parent)
+    pidfds: dict[int, int] = {}
+    try:
+        for pid in pids:
+            try:
+                pidfds[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                pass
+        # A number may belong to somebody else a moment later: who is still on the list is who the pidfd means.
+        still_there = _children_of(parent)
+        for pid, child in pidfds.items():
+            if pid in still_there:
+                pidfd_kill(child)
+    finally:
+        for child in pidfds.values():
+            os.close(child)
+    return not pids
+
+
+def _children_of(pid: int) -> set[int]:
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return {int(word) for word in file.read().split()}
+    except OSError:
+        return set()
+
+
 def _any_dead_child() -> os.waitid_result | None:
     try:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

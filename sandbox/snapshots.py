@@ -13,7 +13,7 @@ from sandbox.forking import open_trees
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
 from sandbox.messages import Message
-from sandbox.processes import pidfd_kill
+from sandbox.processes import kill_children, pidfd_kill
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
@@ -66,6 +66,11 @@ class Snapshots:
         if pool.snapshot in (SnapshotState.ON, SnapshotState.STARTING):
             pool.snapshot = SnapshotState.NONE
         self._end(zygote)
+
+    def clean(self, zygote: FunctionZygote) -> bool:
+        """A worker in this zygote's sandbox has died: end what it has left running. False while there is something. With cgroups its own
+        has ended all that; without, its orphans are the children of the sandbox's first process (see become_worker.c)."""
+        return self._host.has_cgroups or kill_children(zygote.shell.pidfd)
 
     def leave(self, zygote: FunctionZygote) -> None:
         """A worker forked in this zygote's sandbox is gone."""

@@ -28,6 +28,14 @@ class Spec:
     max_workers: int | None
     init: dict[str, object]
 
+    @property
+    def takes_snapshots(self) -> bool:
+        """Workers forked from a snapshot share a sandbox. So there is none for tenants, and none for `request` unless somebody has
+        asked for just that."""
+        if self.isolation == "tenant":
+            return False
+        return self.snapshot == "on" or (self.snapshot == "auto" and self.isolation == "reuse")
+
     @classmethod
     def from_message(cls, message: dict[str, object]) -> Spec:
         """Raises ValueError or KeyError, naming the member, for a spec that cannot be run."""

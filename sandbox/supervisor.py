@@ -113,8 +113,10 @@ class Supervisor:
         self._shells.close()
         deadline = self._loop.time() + 10.0
         # A sum over many deaths, once in our life: not worth an event.
-        while (self._keeper.workers or self._shells.live) and self._loop.time() < deadline:  # noqa: ASYNC110
+        while (self._keeper.workers or self._shells.live) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
+            # A fork that was under way when its zygote was killed: nobody knows its child, and its sandbox waits for that to be reaped.
+            self._reap_strays()
         for door in list(self._doors):
             door.close()
         if self._control is not None:
@@ -152,9 +154,7 @@ class Supervisor:
             return
         if known is not None:
             self.undefine(spec.key)
-        # Workers forked from a snapshot share a sandbox, so `auto` never takes one where the isolation mode keeps invocations apart.
-        apart = spec.snapshot == "auto" and spec.isolation != "reuse"
-        wanted = spec.snapshot != "off" and not apart
+        wanted = spec.takes_snapshots
         pool = VersionPool(
             spec,
             SnapshotState.NONE if wanted else SnapshotState.OFF,
@@ -171,7 +171,7 @@ class Supervisor:
             log.warning("nothing is made ahead for %s: %s", spec.key, error)
         if wanted and prepare:
             self._snapshots.start(pool)
-        elif apart:
+        elif spec.snapshot != "off" and not wanted:
             pool.snapshot_why = f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
             self._loop.call_soon(self._snapshot_settled, pool, "off", pool.snapshot_why, None, "")
 

@@ -226,9 +226,13 @@ class WorkerKeeper:
         self._on_room()
 
     def _remove_leaf(self, worker: Worker) -> None:
-        worker.leaf.kill()
+        # It was the only process in there, mostly: then there is nobody to kill.
         if not worker.leaf.remove():
+            worker.leaf.kill()
             self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
         elif worker.zygote is not None:
+            if not self._snapshots.clean(worker.zygote):
+                self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
+                return
             self._snapshots.leave(worker.zygote)
             worker.zygote = None

@@ -148,6 +148,10 @@ def _report(name: str, did: list[str], function: dict[str, Any], as_json: bool) 
     print(f"{output.paint(name, 'bold')} {', '.join(did)}: {', '.join(details)}")
     if ours.get("Snapshot") == "auto" and ours.get("SnapshotState") == "off" and ours.get("SnapshotWhy"):
         output.note(f"no snapshot: {ours['SnapshotWhy']}")
+    if ours.get("IsolationWhy"):
+        output.warn(
+            f"isolation {ours['Isolation']} is weaker than without a snapshot: {ours['IsolationWhy']}"
+        )
 
 
 def _snapshot(ours: dict[str, Any]) -> str:

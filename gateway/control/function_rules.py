@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterable, Mapping
 
 from gateway.model.errors import ApiError, constraint_failure
+from gateway.model.function import ISOLATION_TAG, SNAPSHOT_TAG, RunSettings
 from gateway.model.quotas import MAX_ENVIRONMENT, MAX_NAME, MAX_TAGS, RESERVED_ENVIRONMENT
 
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -72,6 +73,16 @@ def check_tags(tags: Mapping[str, str]) -> None:
         raise invalid("Number of tags exceeds resource tag limit.")
     if any(key.lower().startswith("aws:") for key in tags):
         raise invalid("Tag keys that begin with 'aws:' are reserved.")
+
+
+def check_settings(settings: RunSettings) -> None:
+    """As on Lambda, where tenant isolation excludes SnapStart: tenants are kept apart by their sandboxes, and workers of one
+    snapshot have one in common."""
+    if settings.isolation == "tenant" and settings.snapshot == "on":
+        raise invalid(
+            f"Tag '{SNAPSHOT_TAG}' cannot be 'on' where '{ISOLATION_TAG}' is 'tenant': "
+            "workers forked from one snapshot share a sandbox."
+        )
 
 
 def check_log_levels(log_format: str, application: str | None, system: str | None) -> None:

@@ -154,9 +154,11 @@ class Functions:
             tags = {key: value for key, value in {**old.tags, **add}.items() if key not in remove}
             rules.check_tags(tags)
             function = replace(old, tags=tags)
-            if RunSettings.from_tags(tags) == old.settings:
+            settings = RunSettings.from_tags(tags)
+            if settings == old.settings:
                 await self._deployment.store_only(function, entry)
                 return
+            rules.check_settings(settings)
             self._changeable(region, name, None)
             await self._deployment.deploy(replace(function, revision=str(uuid.uuid4())), entry)
 
@@ -190,7 +192,7 @@ class Functions:
         rules.check_environment(wanted.environment or {})
         if wanted.tags:
             rules.check_tags(wanted.tags)
-            RunSettings.from_tags(wanted.tags)
+            rules.check_settings(RunSettings.from_tags(wanted.tags))
 
     @asynccontextmanager
     async def _code(self, package: bytes) -> AsyncIterator[Code]:

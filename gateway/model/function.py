@@ -32,6 +32,16 @@ class RunSettings:
     snapshot: Snapshot = "off"
     network: Network = "none"
 
+    @property
+    def weakness(self) -> str:
+        """What these settings make weaker than the isolation mode says by itself; "" for nothing."""
+        if self.isolation == "request" and self.snapshot == "on":
+            return (
+                "workers forked from one snapshot share a sandbox: files in /tmp and /dev/shm and System V IPC objects of one "
+                "invocation are there for the next, and processes can be seen and ended while they live"
+            )
+        return ""
+
     @classmethod
     def from_tags(cls, tags: dict[str, str]) -> RunSettings:
         """Raises ApiError for a `forklight:` tag that does not exist or has a wrong value."""

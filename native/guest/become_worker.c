@@ -125,6 +125,10 @@ void fg_become_worker(const struct fg_plan *plan)
                  ? -errno
                  : 0,
              plan->trees[i].path);
+    /* A snapshot's worker on a host without cgroups: its orphans become its own children, and those
+     * of the sandbox's first process only with its death, when the supervisor ends them all. */
+    if (plan->legacy && plan->attach_count == 0)
+        STEP("subreaper", prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) ? -errno : 0, "");
     STEP("setsid", setsid() < 0 ? -errno : 0, "");
     if (plan->workdir)
         STEP("chdir", enter_workdir(plan->workdir), plan->workdir);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,14 +230,29 @@ def test_tags_and_settings(control: ControlHarness, client: Any) -> None:
     assert refused(client.list_tags, Resource=arn.replace(":hello", ":other"))[0] == 404
 
 
+def test_tenants_have_no_snapshot_in_common(control: ControlHarness, client: Any) -> None:
+    """On Lambda, too, tenant isolation excludes SnapStart. For `request` it is said what is weaker."""
+    both = {"forklight:isolation": "tenant", "forklight:snapshot": "on"}
+    with pytest.raises(ClientError, match="share a sandbox") as caught:
+        create(client, Tags=both)
+    assert caught.value.response["Error"]["Code"] == "InvalidParameterValueException"
+    arn = create(client, Tags={"forklight:isolation": "tenant"})["FunctionArn"]
+    assert refused(client.tag_resource, Resource=arn, Tags={"forklight:snapshot": "on"})[:2] == (
+        400, "InvalidParameterValueException",
+    )  # fmt: skip
+    client.tag_resource(Resource=arn, Tags={**both, "forklight:isolation": "request"})
+    ours = json.loads(control.api("GET", "/2015-03-31/functions/hello/configuration")[2])["Forklight"]
+    assert (ours["Isolation"], ours["Snapshot"]) == ("request", "on")
+    assert "share a sandbox" in ours["IsolationWhy"]
+
+
 def test_our_own_member_of_the_configuration(control: ControlHarness, client: Any) -> None:
     create(client, Tags={"forklight:network": "host"})
-    import json
-
     status, _, body = control.api("GET", "/2015-03-31/functions/hello/configuration")
     assert status == 200
     assert json.loads(body)["Forklight"] == {
-        "Isolation": "reuse", "Snapshot": "off", "SnapshotState": "off", "SnapshotWhy": "", "Network": "host",
+        "Isolation": "reuse", "IsolationWhy": "", "Snapshot": "off", "SnapshotState": "off", "SnapshotWhy": "",
+        "Network": "host",
     }  # fmt: skip
 
 

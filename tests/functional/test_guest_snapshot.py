@@ -226,3 +226,127 @@ def test_a_zygote_that_has_rehearsed_is_as_before(harness: GuestHarness, tmp_pat
         worker = zygote.start_worker(document(tmp_path, "index.handler"))
         assert worker.invoke(b"{}").json == 4
         worker.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "obstacle"),
+    [
+        ("KEEP = os.eventfd(0) if hasattr(os, 'eventfd') else None", "eventfd fd 4"),
+        ("KEEP = libc.timerfd_create(1, 0)", "timerfd fd 4"),
+        ("KEEP = os.pidfd_open(os.getpid())", "pidfd fd 4"),
+        ("KEEP = os.memfd_create('left')", "anonymous file fd 4"),
+        ("signal.setitimer(signal.ITIMER_REAL, 1000)", "1 timer"),
+        ("signal.alarm(1000)", "1 timer"),
+        ("KEEP = ctypes.c_void_p(); assert libc.timer_create(1, None, ctypes.byref(KEEP)) == 0", "1 timer"),
+        (
+            "KEEP = os.open(__file__ + '.gone', os.O_RDWR | os.O_CREAT); os.unlink(__file__ + '.gone')",
+            "file fd 4",
+        ),
+    ],
+)
+def test_what_copies_would_share_or_lack_is_named(
+    harness: GuestHarness, tmp_path: Path, statement: str, obstacle: str
+) -> None:
+    source = f"import ctypes, os, signal\nlibc = ctypes.CDLL(None)\n{statement}\ndef handler(e, c): pass"
+    zygote = zygote_of(harness, tmp_path, source)
+    assert zygote.state["op"] == "ready", zygote.state
+    assert zygote.state["unforkable"] == [obstacle]
+
+
+def test_each_copy_has_its_own_position_in_files_that_were_open(
+    harness: GuestHarness, tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_text("0123456789")
+    source = """
+        import os
+        folder = os.path.dirname(__file__)
+        reader = open(folder + "/data", buffering=1)
+        first = reader.read(1)
+        reader.seek(3)
+        raw = os.open(folder + "/data", os.O_RDONLY)
+        os.lseek(raw, 3, os.SEEK_SET)
+        log = open(folder + "/log", "a", buffering=1)
+        listing = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        null = open("/dev/null", "w")
+        os.set_inheritable(raw, True)
+        def handler(event, context):
+            print("x" * event, file=log)
+            null.write("y")
+            return [
+                os.read(raw, event).decode(), reader.read(event), null.flush(),
+                sorted(os.listdir(listing)) != [], os.get_inheritable(raw), os.get_inheritable(listing),
+            ]
+    """
+    zygote = zygote_of(harness, tmp_path, source)
+    assert zygote.state["unforkable"] == []
+    workers = [zygote.start_worker(document(tmp_path, "index.handler")) for _ in range(2)]
+    for worker in workers:
+        assert worker.invoke(b"2").json == ["34", "34", None, True, True, False]
+    for worker in workers:
+        assert worker.invoke(b"3").json == ["567", "567", None, True, True, False]
+        worker.close()
+    assert (tmp_path / "log").read_text() == "xx\nxx\nxxx\nxxx\n"
+
+
+def test_a_file_that_is_gone_fails_the_copy_that_misses_it(harness: GuestHarness, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("as it was")
+    zygote = zygote_of(
+        harness, tmp_path, f"file = open({str(tmp_path / 'data')!r})\ndef handler(e, c): return file.read()"
+    )
+    init = document(tmp_path, "index.handler")
+    worker = zygote.start_worker(init)
+    assert worker.invoke(b"{}").json == "as it was"
+    worker.close()
+    (tmp_path / "data").unlink()
+    (tmp_path / "data").write_text("another one")
+    worker = zygote.fork(init)
+    reply = worker.reply()
+    assert reply.kind == INIT_FAILED
+    assert reply.json["errorType"] == "FileNotFoundError"  # type: ignore[index]
+    worker.close()
+
+
+def test_no_source_of_randomness_repeats(harness: GuestHarness, tmp_path: Path) -> None:
+    """Each is used by the module code first, so that whatever state it keeps exists when the copy is made."""
+    source = """
+        import ctypes, glob, hashlib, os, random, secrets, ssl, tempfile, uuid
+        import _ssl
+        libcrypto = ctypes.CDLL(_ssl.__file__)
+
+        def openssl():
+            buffer = ctypes.create_string_buffer(16)
+            assert libcrypto.RAND_bytes(buffer, 16) == 1
+            return buffer.raw.hex()
+
+        def draw():
+            return {
+                "random": random.random(), "gauss": random.gauss(0, 1), "bits": random.getrandbits(64),
+                "choice": "".join(random.choices("abcdefghijklmnop", k=20)), "system": random.SystemRandom().random(),
+                "secrets": secrets.token_hex(8), "urandom": os.urandom(8).hex(), "uuid4": str(uuid.uuid4()), "uuid1": str(uuid.uuid1()),
+                "node": uuid.getnode(), "sequence of uuid1": uuid.uuid1().clock_seq, "ssl": ssl.RAND_bytes(8).hex(), "openssl": openssl(),
+                "temporary name": next(tempfile._get_candidate_names()),
+            }
+
+        random.seed(1)
+        random.gauss(0, 1)  # the next one is drawn already
+        before = draw()
+        random.gauss(0, 1)
+
+        def handler(event, context):
+            return draw()
+    """
+    zygote = zygote_of(harness, tmp_path, source)
+    assert zygote.state["op"] == "ready", zygote.state
+    assert zygote.state["unforkable"] == []
+    drawn = []
+    for _ in range(4):
+        worker = zygote.start_worker(document(tmp_path, "index.handler"))
+        answer = worker.invoke(b"{}")
+        assert isinstance(answer.json, dict), answer
+        drawn.append(answer.json)
+        worker.close()
+    for source_name in drawn[0]:
+        values = [each[source_name] for each in drawn]
+        # 14 bits may well be the same in two of four.
+        enough = 2 if source_name == "sequence of uuid1" else 4
+        assert len(set(values)) >= enough, (source_name, values)

@@ -12,6 +12,8 @@ from typing import Any
 
 from tests.support.patience import handler_timeout
 
+# boto3's own waiters look once a second.
+OFTEN = {"Delay": 0.05, "MaxAttempts": 2400}
 ROLE = "arn:aws:iam::123456789012:role/test"
 
 
@@ -55,7 +57,7 @@ def function(
         },
     )
     try:
-        client.get_waiter("function_active_v2").wait(FunctionName=name)
+        client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig=OFTEN)
         yield name
     finally:
         client.delete_function(FunctionName=name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from sandbox.limits import Limits
-from sandbox.spec import Spec
+from sandbox.spec import Snapshot, Spec
 from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, SnapshotState, VersionPool
 from sandbox.worker import Worker
 from sandbox.worker_state import WorkerState
@@ -103,6 +104,15 @@ def test_idle_workers_expire_one_by_one() -> None:
     old.since, young.since = 0.0, 250.0
     p.idle = [old, young]
     assert p.expired(301.0, idle_timeout=300.0) == [old]
+
+
+@pytest.mark.parametrize(
+    ("isolation", "takers"), [("reuse", {"on", "auto"}), ("request", {"on"}), ("tenant", set())]
+)
+def test_who_takes_snapshots(isolation: str, takers: set[str]) -> None:
+    plain = spec(isolation)
+    wanted: list[Snapshot] = ["off", "on", "auto"]
+    assert {snapshot for snapshot in wanted if replace(plain, snapshot=snapshot).takes_snapshots} == takers
 
 
 @pytest.mark.parametrize("member", ["isolation", "snapshot", "network"])

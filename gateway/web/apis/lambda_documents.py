@@ -36,6 +36,7 @@ def configuration(entry: Entry, qualifier: str | None = None) -> Document:
     settings = function.settings
     document["Forklight"] = {
         "Isolation": settings.isolation,
+        "IsolationWhy": settings.weakness,
         "Snapshot": settings.snapshot,
         "SnapshotState": entry.snapshot,
         "SnapshotWhy": entry.snapshot_why,

@@ -48,6 +48,7 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
         sys.exit(1)
     log_capture.flush()
     obstacles = unforkable.obstacles(_OWN_FDS)
+    files = [] if obstacles else unforkable.open_files(_OWN_FDS)
     # Collected and frozen, so that no collection in a child ever touches, and so copies, what all of them share.
     gc.collect()
     gc.freeze()
@@ -59,7 +60,7 @@ def main(import_path: ImportPath, errors: ErrorLog) -> None:
         sys.exit(0)
     if not hooks:
         reseed.after_quick_fork()
-    _restored(function, errors)
+    _restored(function, files, errors)
 
 
 def _prepare(document: Document, import_path: ImportPath, errors: ErrorLog) -> Function:
@@ -78,11 +79,13 @@ def _move_memory() -> int:
         return 0
 
 
-def _restored(function: Function, errors: ErrorLog) -> None:
+def _restored(function: Function, files: list[unforkable.OpenFile], errors: ErrorLog) -> None:
     reseed.reseed()
 
     def restore(document: Document) -> tuple[Handler, int]:
         started = time.perf_counter_ns()
+        for file in files:
+            file.open()
         function_init.refresh(document)
         snapshot_hooks.run_after_restore()
         return function.handler, (time.perf_counter_ns() - started) // 1000

@@ -31,6 +31,9 @@ def after_quick_fork() -> None:
     for generator in _generators:
         # What random.seed() does in the end; the way there through Python code would touch ten more pages.
         super(type(generator), generator).seed()
+        # The second of a pair that random.gauss() has drawn. Looked at first: a write would copy a page.
+        if generator.gauss_next is not None:  # type: ignore[attr-defined]
+            generator.gauss_next = None  # type: ignore[attr-defined]
     # The attribute behind Thread.native_id; the id of a process's only thread is the process's.
     threading._main_thread._native_id = os.getpid()  # type: ignore[attr-defined]
 
@@ -47,6 +50,7 @@ def reseed() -> None:
         ssl.RAND_add(os.urandom(32), 0.0)
     uuid = sys.modules.get("uuid")
     if uuid is not None:
-        for name in ("_node", "_last_timestamp"):
-            if hasattr(uuid, name):
-                setattr(uuid, name, None)
+        # libuuid keeps node, sequence and last time where nobody can reach them: from here on uuid1() is made in Python, of a node
+        # that is random (RFC 9562, 6.10).
+        node = int.from_bytes(os.urandom(6), "big") | 1 << 40
+        vars(uuid).update(_generate_time_safe=None, _last_timestamp=None, _node=node)
