@@ -19,6 +19,7 @@ MEASURES_BYTES = MEASURES.size  # 24
 # host -> guest
 INIT = 1
 INVOKE = 2
+REHEARSE = 3  # no event: the worker goes through its own part of an invocation, and says nothing
 # guest -> host
 READY = 16
 INIT_FAILED = 17

@@ -36,7 +36,7 @@ class LendRequest:
     tenant: str | None
     asked_at: float
     recalled: bool = False
-    patience_s: float = 0.0  # how long it waits for room on the host
+    patience_s: float = 0.0  # how long it waits for room on the host; 0: it is for events to come
 
 
 class SnapshotState(enum.Enum):
@@ -105,6 +105,10 @@ class VersionPool:
         if self.waiting:
             return 0
         return max(0, self.spare_target(now) - len(self.spares) - self.starting)
+
+    def awaited(self) -> bool:
+        """Whether an event waits for a worker, and not only a door that wants one at hand."""
+        return any(request.patience_s > 0 for request in self.waiting)
 
     def drop(self, worker: Worker) -> None:
         """Forget a worker that is to die."""

@@ -80,7 +80,7 @@ class WorkerKeeper:
     def start(self, pool: VersionPool) -> None:
         if pool.snapshot is SnapshotState.ON and pool.zygote is not None:
             try:
-                worker = self._forker.fork_from(pool.spec, pool.zygote, park=not pool.waiting)
+                worker = self._forker.fork_from(pool.spec, pool.zygote, park=not pool.awaited())
             except OSError as error:
                 self._start_failed(pool, error)
                 return
@@ -101,7 +101,7 @@ class WorkerKeeper:
             self._shells.retire(shell)
             return
         try:
-            worker = self._forker.fork_into(pool.spec, shell, park=not pool.waiting)
+            worker = self._forker.fork_into(pool.spec, shell, park=not pool.awaited())
         except OSError as error:
             self._shells.retire(shell)
             self._start_failed(pool, error)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 QUEUE_LENGTH = 10_000  # waiting invocations of one pool
 # A caller that names no deadline is answered 429 after this time on a full host.
 PATIENCE_AT_LIMIT_S = 0.5
-MAX_AHEAD = 4  # workers that a door holds for events to come, of one function with a worker per event
 UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
 _TIMER_SLACK_S = 0.0005  # a timer of the loop may fire up to a millisecond early
 _steady = time.monotonic_ns
@@ -113,12 +112,12 @@ class Borrowing:
         invocation.holder = pool
         return False
 
-    def borrow_ahead(self, pool: WorkerPool) -> None:
-        """For a function with a new worker per event: have the next one here before its event comes."""
+    def borrow_ahead(self, pool: WorkerPool, wanted: int) -> None:
+        """For a function with a new worker per event: have the next ones here before their events come."""
         supervisor = self.supervisor
         if supervisor is None or supervisor.lost or self.closing or pool.retired or pool.waits:
             return
-        for _ in range(min(MAX_AHEAD, 1 + pool.busy) - len(pool.idle) - len(pool.lends)):
+        for _ in range(wanted - len(pool.idle) - len(pool.lends)):
             lend = Lend(pool)
             pool.lends.append(lend)
             lend.id = supervisor.lend(pool.key, pool.tenant, partial(self._on_lent, lend))

@@ -23,6 +23,7 @@ from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
+from gateway.dispatch.spent import AFTER_ANSWER_S, Spent
 from gateway.dispatch.worker_pool import WorkerPool
 from gateway.model.invocation import (
     MISSING_TENANT,
@@ -36,7 +37,6 @@ log = logging.getLogger("forklight.dispatch")
 MAX_FAILED_STARTS = 2  # of workers for one invocation; then the host cannot run it now
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
-USED_UP_DELAY_S = 0.002
 _steady = time.monotonic_ns
 
 
@@ -141,36 +141,35 @@ class Dispatcher:
         if quiet:
             self.accounting.ended_quietly(worker, invocation, receipt, duration, status, started_ms)
         if used_up:
-            self._retire_used(pool, worker)
+            self._retire_used(worker)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         if receipt.cold:
             pool.stats.cold += 1
         else:
             pool.note_service(handler_ns)
 
-    def _retire_used(self, pool: WorkerPool, worker: Worker) -> None:
-        """Its end and the next one's start cost the supervisor and the kernel a millisecond: not while the caller reads the answer."""
+    def _retire_used(self, worker: Worker) -> None:
+        if worker.pool.spent is not None:
+            worker.pool.spent.add(worker)
+            return
         worker.stop_reading()
-        if pool.waits:
-            self._used_up(pool, worker)
+        if worker.pool.waits:
+            self._used_up(worker)
         else:
-            self.loop.call_later(USED_UP_DELAY_S, self._used_up, pool, worker)
+            self.loop.call_later(AFTER_ANSWER_S, self._used_up, worker)
 
-    def _used_up(self, pool: WorkerPool, worker: Worker) -> None:
+    def _used_up(self, worker: Worker) -> None:
         self.part_with(worker, "release")
-        if pool.waits:
-            self.borrowing.ask(pool, _steady())
-        elif pool.one_shot:
-            self.borrowing.borrow_ahead(pool)
+        if worker.pool.waits:
+            self.borrowing.ask(worker.pool, _steady())
 
     def after(self, worker: Worker, verdict: int) -> None:
         """What the fast path leaves to do when it has answered a call of this worker's."""
         self.fast.unblock()
         if verdict != HANDOVER:
             return
-        if worker.pool.one_shot:
-            worker.doomed = True
-            self._retire_used(worker.pool, worker)
+        if worker.pool.spent is not None:
+            worker.pool.spent.add(worker)
         else:
             self.borrowing.hand_over(worker.pool, worker, _steady())
 
@@ -194,6 +193,8 @@ class Dispatcher:
         view = invocation.view
         tenant = invocation.tenant_id if view.isolation == "tenant" else None
         pool = WorkerPool(view, tenant, self.metrics.function(view.region, view.name), self.fast)
+        if pool.one_shot:
+            pool.spent = Spent(self, pool)
         self.pools[pool_key] = pool
         return pool
 
@@ -376,6 +377,8 @@ class Dispatcher:
         """Part with a worker: how = "give_back" (healthy), "release" (used up), "kill" or "gone" (dead already)."""
         if worker.id not in self.workers:
             return
+        if worker.c.spent and how == "give_back":
+            how = "release"
         worker.pool.workers -= 1
         self.accounting.parted(worker)
         del self.workers[worker.id]
@@ -469,6 +472,12 @@ class Dispatcher:
         for worker in list(self.workers.values()):
             if worker.invocation is None and not worker.runs_fast:
                 self.part_with(worker, "give_back" if worker.ready and not worker.doomed else "release")
+
+    def clear_spent(self) -> None:
+        """A few times a second."""
+        for pool in list(self.pools.values()):
+            if pool.spent is not None:
+                pool.spent.tick()
 
     def forget_empty_pools(self) -> bool:
         """Whether anything is left."""

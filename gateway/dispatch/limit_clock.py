@@ -22,7 +22,7 @@ IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
 DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
 QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
 ADOPT_NS = 1_000_000_000  # a plain call that has waited for so long is no longer plain
-FLUSH_TICKS = 4  # logs are shipped every so many ticks
+FLUSH_TICKS = 4  # logs are shipped, and used workers replaced, every so many ticks
 _SLACK_S = 0.0005  # timers of the loop have a resolution of 1 ms and must not fire before the limit
 _steady = time.monotonic_ns
 
@@ -58,6 +58,7 @@ class LimitClock:
         if self._ticks % FLUSH_TICKS == 0:
             dispatcher.accounting.ship_running(dispatcher.workers.values())
             dispatcher.shipper.flush()
+            dispatcher.clear_spent()
         if dispatcher.forget_empty_pools():
             wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
             self._ticker = dispatcher.loop.call_later(wait / 1e9, self._tick)
@@ -94,6 +95,8 @@ class LimitClock:
                 pool.adopt_waiting()
             if pool.waiting:
                 self._check_waiting(pool, now)
+            if housekeeping and pool.spent is not None:
+                pool.spent.rehearse(now)
         return earliest
 
     def _tidy_idle(self, worker: Worker, now: int) -> None:

@@ -22,6 +22,7 @@ from gateway.model.invocation import FunctionView, Invocation
 if TYPE_CHECKING:
     from gateway.dispatch.lent_worker import Worker
     from gateway.dispatch.metrics import FunctionStats
+    from gateway.dispatch.spent import Spent
 
 # A worker that answers in microseconds serves a short queue sooner than a new worker could be had.
 PATIENCE_NS = 2_000_000
@@ -90,6 +91,10 @@ class Idle:
     def coldest(self) -> Worker:
         """There must be one; it stays."""
         return self._workers[self._c.coldest.handle]
+
+    def spent(self) -> list[Worker]:
+        """Those that have served their one event and are still here."""
+        return [worker for worker in self._workers.values() if worker.c.spent]
 
     def forget(self, worker: Worker) -> None:
         """The worker is no longer this pool's, idle or not."""
@@ -166,6 +171,7 @@ class WorkerPool:
         "metas",
         "one_shot",
         "retired",
+        "spent",
         "stats",
         "tenant",
         "view",
@@ -186,7 +192,8 @@ class WorkerPool:
         self.key = view.key
         self.tenant = tenant
         self.stats = stats
-        self.c.recalled = int(self.one_shot)
+        self.c.one_shot = int(self.one_shot)
+        self.spent: Spent | None = None  # where workers serve once
         self.idle = Idle(self.c)
         self.waiting = Waiting(self.c)
         self.lends: list[Lend] = []

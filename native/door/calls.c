@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* Of the worker's channel: sandbox/channel.py. All integers are little endian. */
-enum { INVOKE = 2, RESULT = 18 };
+enum { INVOKE = 2, REHEARSE = 3, RESULT = 18 };
 
 struct __attribute__((packed)) head {
     uint32_t length; /* of what follows the header */
@@ -34,7 +34,6 @@ enum { SHORT_HANDLER_NS = 100000, IDLE_PATIENCE_NS = 1000000, MAX_WAITING = 1000
 /* One worker more at a time while calls wait too long: a pause of the whole machine must not set
  * all of them to work, each with cold caches. */
 enum { WIDEN_NS = 250000 };
-
 /* ---- pools: the list of idle workers, the queue of waiting calls ---------------------------- */
 
 struct fl_pool *fl_pool_new(uint64_t handle, int64_t timeout_ns, uint32_t eager,
@@ -229,6 +228,20 @@ int fl_worker_serve(struct fl_door *door, struct fl_worker *worker, int64_t now)
     return start_oldest(door, worker, now);
 }
 
+void fl_pool_rehearse(struct fl_pool *pool)
+{
+    struct fl_worker *next = pool->warmest;
+    if (next == NULL || !next->plain)
+        return;
+    struct head head = {.kind = REHEARSE};
+    ssize_t written;
+    do
+        written = send(next->fd, &head, sizeof head, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (written < 0 && errno == EINTR);
+    if (written != (ssize_t)sizeof head) /* dead: the end of its channel says so */
+        shutdown(next->fd, SHUT_RDWR);
+}
+
 enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool)
 {
     int64_t now = fl_steady_ns();
@@ -355,6 +368,14 @@ static enum fl_verdict go_on(struct fl_door *door, struct fl_worker *worker, int
 {
     struct fl_pool *pool = worker->pool;
     worker->idle_since = now;
+    if (pool->one_shot) {
+        worker->spent = 1;
+        worker->plain = 0;
+        pool->spent++;
+        pool->used = now;
+        int enough = pool->idle > pool->reserve && pool->first == NULL && !pool->oldest_outside;
+        return enough ? FL_DONE : FL_HANDOVER;
+    }
     if (pool->recalled > 0)
         return FL_HANDOVER;
     if (pool->oldest_outside != 0 &&

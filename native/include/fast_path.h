@@ -61,7 +61,12 @@ struct fl_pool {
     uint32_t eager;         /* up to this many busy workers another one is woken at once */
     uint32_t recalled; /* workers that another function needs more: they are handed over when they
                           have answered */
-    uint32_t armed;    /* Python will look at the queue soon: no FL_WAITING meanwhile */
+    uint32_t one_shot; /* each worker serves one call; where more than `reserve` others are idle, it
+                          is only marked then, and Python releases it in a while */
+    uint32_t reserve;
+    uint32_t spent; /* workers so marked */
+    int64_t used;   /* when the last one was marked, steady ns */
+    uint32_t armed; /* Python will look at the queue soon: no FL_WAITING meanwhile */
     struct fl_worker *warmest, *coldest;
     /* Figures since Python took them last (it sets them to 0). */
     uint64_t answered;
@@ -89,6 +94,7 @@ struct fl_worker {
     uint8_t listed; /* in the pool's list */
     uint8_t plain;  /* ready, warm and in order: may run fast calls */
     uint8_t output; /* output of it was read by Python and waits there */
+    uint8_t spent;  /* it has served the one call it was there for */
     uint8_t broken; /* it took a part of an event: nothing it says counts any more */
 };
 
@@ -172,6 +178,9 @@ void fl_pool_remove(struct fl_pool *pool, struct fl_worker *worker);
 /* Lets idle workers take calls that wait, as the policy of worker_pool.py says; the verdict is
  * FL_DONE or FL_WAITING. */
 enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool);
+/* The worker that would be taken next goes through its own part of an invocation, without an event:
+ * what has left the processor's caches since it was forked comes back. */
+void fl_pool_rehearse(struct fl_pool *pool);
 
 struct fl_worker *fl_worker_new(uint64_t handle, struct fl_pool *pool, int fd, int log_fd);
 void fl_worker_free(struct fl_worker *worker);

@@ -98,6 +98,59 @@ TEST(a_worker_that_is_not_plain_is_pythons)
     end();
 }
 
+TEST(a_worker_for_one_call_is_marked_while_others_are_at_hand)
+{
+    begin(3);
+    rig.pool->one_shot = 1;
+    rig.pool->reserve = 1;
+    CHECK_INT(ask(0), FL_DONE);
+    CHECK_INT(answer(0), FL_DONE);
+    CHECK(take_answer(0) > 0);
+    CHECK(rig.workers[0]->spent && !rig.workers[0]->plain && !rig.workers[0]->listed);
+    CHECK_INT(rig.pool->spent, 1);
+    CHECK_INT(ask(0), FL_DONE);
+    CHECK(rig.workers[1]->call != NULL); /* never the first again */
+    CHECK_INT(answer(1), FL_HANDOVER);   /* one is left: Python sees to more */
+    CHECK(take_answer(0) > 0);
+    CHECK(rig.workers[1]->spent);
+    CHECK_INT(rig.pool->spent, 2);
+    CHECK_INT(rig.pool->idle, 1);
+    end();
+}
+
+TEST(what_waits_is_not_kept_waiting_by_a_worker_for_one_call)
+{
+    begin(3);
+    rig.pool->one_shot = 1;
+    CHECK_INT(ask(0), FL_DONE);
+    rig.pool->oldest_outside = fl_steady_ns();
+    CHECK_INT(answer(0), FL_HANDOVER);
+    CHECK(take_answer(0) > 0);
+    CHECK(rig.workers[0]->spent);
+    rig.pool->oldest_outside = 0;
+    end();
+}
+
+TEST(the_next_worker_rehearses)
+{
+    begin(2);
+    fl_pool_rehearse(rig.pool);
+    CHECK_INT(read(rig.worker_fds[0], seen, sizeof seen), 32);
+    CHECK_INT(seen[4], 3);
+    CHECK_INT(read(rig.worker_fds[1], seen, sizeof seen), -1);
+    CHECK_INT(rig.pool->idle, 2);
+    CHECK_INT(ask(0), FL_DONE);
+    CHECK_INT(answer(0), FL_DONE);
+    CHECK(take_answer(0) > 0);
+    rig.workers[0]->plain = 0; /* Python has business with it */
+    fl_pool_rehearse(rig.pool);
+    CHECK_INT(read(rig.worker_fds[0], seen, sizeof seen), -1);
+    fl_pool_remove(rig.pool, rig.workers[0]);
+    fl_pool_remove(rig.pool, rig.workers[1]);
+    fl_pool_rehearse(rig.pool); /* nobody there */
+    end();
+}
+
 TEST(what_waits_in_python_and_is_older_gets_the_worker)
 {
     let_three_wait();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dispatch import log_shipper
+from gateway.dispatch.spent import MAX_AHEAD
 from gateway.model.invocation import ResultKind
 from tests.support.dispatch_bench import bench, go
 from tests.support.lending import view
@@ -65,6 +67,39 @@ def test_request_isolation_uses_a_worker_once(tmp_path: Path) -> None:
             for _ in range(3):
                 assert json.loads((await b.call(function=clean)).payload)["calls"] == 1
             await eventually(lambda: b.lender.asked("release") == 3)
+
+    go(test())
+
+
+def test_used_workers_are_never_given_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            clean = view(isolation="request")
+            assert json.loads((await b.call(function=clean)).payload)["calls"] == 1
+            (used,) = [worker for worker in b.dispatcher.workers.values() if worker.c.spent]
+            b.dispatcher.give_back_all()
+            assert used.id not in b.dispatcher.workers
+            assert b.lender.asked("release") == 1
+            assert b.lender.asked("give_back") == 0
+
+    go(test())
+
+
+def test_where_events_come_often_used_workers_go_together(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            clean = view(isolation="request")
+            released: list[int] = []
+            for _ in range(60):
+                assert json.loads((await b.call(function=clean)).payload)["calls"] == 1
+                await asyncio.sleep(0.02)
+                released.append(b.lender.asked("release"))
+            (pool,) = b.dispatcher.pools.values()
+            assert 0 < pool.c.reserve <= len(pool.idle) + len(pool.lends) <= MAX_AHEAD
+            at_once = [after - before for before, after in itertools.pairwise(released)]
+            assert max(at_once) > 1
+            assert at_once.count(0) > len(at_once) / 2
+            await eventually(lambda: b.lender.asked("release") == 60)
 
     go(test())
 

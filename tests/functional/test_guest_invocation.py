@@ -13,6 +13,7 @@ from tests.support.guest_harness import (
     ERROR,
     INIT,
     READY,
+    REHEARSE,
     RESULT,
     GuestHarness,
     document,
@@ -172,3 +173,28 @@ def test_an_invocation_is_measured(function: Function) -> None:
     assert reply.handler_ns >= 20_000_000
     assert reply.cpu_ns >= 19_000_000
     assert 1_000 < reply.peak_kib < 200_000
+
+
+def test_a_rehearsal_runs_nothing_of_the_users_and_answers_nothing(function: Function) -> None:
+    worker = function(
+        """
+        import os
+        calls = 0
+
+        def handler(event, context):
+            global calls
+            calls += 1
+            print("called")
+            return [calls, event, context.invoked_function_arn, os.environ.get("_X_AMZN_TRACE_ID")]
+        """
+    )
+    for _ in range(300):
+        worker.send(REHEARSE)
+    reply = worker.invoke(b'"e"', arn="a", trace_id="t")
+    assert (reply.kind, reply.json) == (RESULT, [1, "e", "a", "t"])
+    assert worker.log() == "called\n"
+    calm = min(worker.invoke(b"1").cpu_ns for _ in range(5))
+    for _ in range(300):
+        worker.send(REHEARSE)
+    # Three hundred rehearsals take thirty times as long; none of it is an invocation's.
+    assert worker.invoke(b"1", arn="b").cpu_ns < 20 * calm + 5_000_000

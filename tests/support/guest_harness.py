@@ -28,7 +28,7 @@ from tests.support.patience import seconds
 
 GUEST = Path(__file__).resolve().parents[2] / "sandbox" / "guests" / "python"
 HEADER = struct.Struct("<IHHQ16s")
-INIT, INVOKE = 1, 2
+INIT, INVOKE, REHEARSE = 1, 2, 3
 READY, INIT_FAILED, RESULT, ERROR, SETUP_FAILED = 16, 17, 18, 19, 22
 PATIENCE_S = seconds(30)
 

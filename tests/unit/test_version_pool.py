@@ -8,8 +8,13 @@ from typing import Any, cast
 import pytest
 
 from sandbox.limits import Limits
+<<<<<<< HEAD
 from sandbox.spec import Snapshot, Spec
 from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, SnapshotState, VersionPool
+=======
+from sandbox.spec import Spec
+from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, LendRequest, SnapshotState, VersionPool
+>>>>>>> cb12c9a (dispatch: where each event gets its own worker, used ones are replaced in one go and the next one is kept warm)
 from sandbox.worker import Worker
 from sandbox.worker_state import WorkerState
 
@@ -134,3 +139,13 @@ def test_a_spec_with_an_unknown_word_is_refused_by_name(member: str) -> None:
 
 def test_limits_are_carried_over() -> None:
     assert spec().limits == Limits(memory_mb=128, tmp_mb=512, pids=1024)
+
+
+def test_what_a_door_wants_at_hand_is_not_awaited() -> None:
+    p = pool("request")
+    door = cast(Any, None)
+    assert not p.awaited()
+    p.waiting.append(LendRequest(door, 1, None, 0.0))
+    assert not p.awaited()
+    p.waiting.append(LendRequest(door, 2, None, 0.0, patience_s=0.5))
+    assert p.awaited()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from ._native import Channel
 
-__all__ = ["ERROR", "INIT", "INIT_FAILED", "INVOKE", "READY", "RESULT", "Channel", "Frame"]
+__all__ = ["ERROR", "INIT", "INIT_FAILED", "INVOKE", "READY", "REHEARSE", "RESULT", "Channel", "Frame"]
 
-INIT, INVOKE = 1, 2
+INIT, INVOKE, REHEARSE = 1, 2, 3
 READY, INIT_FAILED, RESULT, ERROR = 16, 17, 18, 19
 
 Frame = tuple[int, int, str, bytes, bytes]
