@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import time
@@ -89,17 +88,20 @@ def test_where_events_come_often_used_workers_go_together(tmp_path: Path) -> Non
     async def test() -> None:
         async with bench(tmp_path) as b:
             clean = view(isolation="request")
-            released: list[int] = []
-            for _ in range(60):
+            calls, reserve, together = 0, 0, 0
+            give_up = time.monotonic() + 30
+            while (reserve == 0 or together < 2) and time.monotonic() < give_up:
+                before = b.lender.asked("release")
                 assert json.loads((await b.call(function=clean)).payload)["calls"] == 1
-                await asyncio.sleep(0.02)
-                released.append(b.lender.asked("release"))
-            (pool,) = b.dispatcher.pools.values()
-            assert 0 < pool.c.reserve <= len(pool.idle) + len(pool.lends) <= MAX_AHEAD
-            at_once = [after - before for before, after in itertools.pairwise(released)]
-            assert max(at_once) > 1
-            assert at_once.count(0) > len(at_once) / 2
-            await eventually(lambda: b.lender.asked("release") == 60)
+                calls += 1
+                await asyncio.sleep(0.01)
+                (pool,) = b.dispatcher.pools.values()
+                assert len(pool.idle) + len(pool.lends) <= MAX_AHEAD
+                reserve = max(reserve, pool.c.reserve)
+                together = max(together, b.lender.asked("release") - before)
+            assert reserve > 0
+            assert together >= 2
+            await eventually(lambda: b.lender.asked("release") == calls)
 
     go(test())
 
@@ -231,12 +233,18 @@ def test_tail_is_the_last_4_kb(tmp_path: Path) -> None:
 def test_output_of_a_running_invocation_is_shipped_before_its_end(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
-            code = "import time\ndef handler(e, c):\n    print('early', flush=True)\n    time.sleep(1.5)\n    print('late')\n"
+            code = (
+                "import os, time\ndef handler(e, c):\n    print('early', flush=True)\n"
+                "    while not os.path.exists(e): time.sleep(0.01)\n    print('late')\n"
+            )
             b.code("slow-1", code)
-            task = asyncio.create_task(b.call(function=view("slow"), want_log_tail=True))
-            await asyncio.sleep(0.9)
-            messages = b.messages()
+            seen = tmp_path / "seen"
+            task = asyncio.create_task(b.call(str(seen), view("slow", timeout_s=60), want_log_tail=True))
+            async with asyncio.timeout(30):
+                while "early\n" not in (messages := b.messages()):  # noqa: ASYNC110 - a test's own condition
+                    await asyncio.sleep(0.01)
             assert [message.split(" ")[0] for message in messages] == ["INIT_START", "START", "early\n"]
+            seen.touch()
             result = await task
             assert result.log_tail is not None
             assert b"early\nlate\nEND" in result.log_tail
