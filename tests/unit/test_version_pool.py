@@ -8,13 +8,8 @@ from typing import Any, cast
 import pytest
 
 from sandbox.limits import Limits
-<<<<<<< HEAD
 from sandbox.spec import Snapshot, Spec
-from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, SnapshotState, VersionPool
-=======
-from sandbox.spec import Spec
 from sandbox.version_pool import MAX_SPARES, MIN_CLEAN_SPARES, LendRequest, SnapshotState, VersionPool
->>>>>>> cb12c9a (dispatch: where each event gets its own worker, used ones are replaced in one go and the next one is kept warm)
 from sandbox.worker import Worker
 from sandbox.worker_state import WorkerState
 
