@@ -22,6 +22,9 @@ def weaknesses(pidfd: int, *, uid: int, gid: int, leaf: str, tmp_image: bool) ->
         return _weaknesses(Path("/proc") / str(_pid_of(pidfd)), uid, gid, leaf, tmp_image)
     except OSError as error:
         why = f"the trial sandbox could not be looked at: {error}"
+        if isinstance(error, PermissionError):
+            # The kernel asks the same of whoever reads a namespace's name and of the zygote that joins it.
+            why = f"nobody may enter a sandbox without CAP_SYS_PTRACE: {error}"
         return dict.fromkeys(
             (*_NAMESPACES, "capabilities", "no-new-privs", "uid-per-sandbox", "tmp-size"), why
         )

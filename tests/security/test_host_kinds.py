@@ -45,6 +45,11 @@ for line in reversed(open("/proc/self/mountinfo").read().splitlines()):
     if " - cgroup" in line:
         libc.umount2(os.fsencode(line.split(" ")[4]), 2)
 """
+# Out of the bounding set, and so not there after the next execve.
+NO_PTRACE = """
+import ctypes
+assert ctypes.CDLL(None, use_errno=True).prctl(24, 19, 0, 0, 0) == 0
+"""
 # "Root" of a container without root: uid 0 of a user namespace that has no other uid.
 ROOT_OF_A_USER_NAMESPACE = """
 import ctypes, os
@@ -163,6 +168,15 @@ def test_root_without_cgroups_is_weaker_and_says_so(project_root: Path) -> None:
     assert all(name in found["line"] for name in (*LIMITED_BY_CGROUPS, "swap"))
     assert found["rlimits"]["NPROC"] == 4096
     assert found["left"] == []
+
+
+@pytest.mark.root("capabilities to lose")
+def test_root_that_may_enter_no_sandbox_is_refused_at_once() -> None:
+    """Not at the first call: a worker is made by joining a sandbox of another uid."""
+    asked = forklight(NO_PTRACE, "doctor", "--json")
+    report = json.loads(asked.stdout)
+    assert (asked.returncode, report["overall"]) == (1, "none")
+    assert "CAP_SYS_PTRACE" in report["features"]["pid"]["why"]
 
 
 @pytest.mark.root("user namespaces for root")
