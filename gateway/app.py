@@ -54,6 +54,9 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "tls_key": arguments.tls_key,
         "log_level": arguments.log_level,
         "require_isolation": arguments.require_isolation,
+        "egress_allow": tuple(arguments.egress_allow or ()),
+        "egress_dns": tuple(arguments.egress_dns or ()),
+        "allow_host_network": arguments.allow_host_network,
     }
     return Settings(**{name: value for name, value in given.items() if value is not None})
 

@@ -21,7 +21,7 @@ FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 1.0, 10.0
 
 
 class Child:
-    """`start(sock)` is given our end of a fresh SEQPACKET pair at every (re)start and attaches whoever serves it."""
+    """`attach(sock)` is given our end of a fresh SEQPACKET pair at every (re)start and attaches whoever serves it."""
 
     def __init__(
         self,
@@ -30,12 +30,14 @@ class Child:
         config: dict[str, object],
         loop: asyncio.AbstractEventLoop,
         attach: Callable[[socket.socket], None],
+        module: str = "gateway.app",
     ) -> None:
         self.name = name
         self._role = role
         self._config = config
         self._loop = loop
         self._attach = attach
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._backoff = FIRST_BACKOFF_S
@@ -69,7 +71,7 @@ class Child:
         process = None
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.app", self._role, str(theirs.fileno()), config],
+                [sys.executable, "-m", self._module, self._role, str(theirs.fileno()), config],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # A session of its own: Ctrl-C and signals to our process group are for us, who stop things in order.

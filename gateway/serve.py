@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +25,7 @@ from gateway.privileges import service_ids
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
 from sandbox import users
+from sandbox.egress.addresses import parse_allowed
 from sandbox.errors import SandboxError
 from sandbox.host import Host
 from sandbox.isolation import IsolationReport
@@ -49,6 +52,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT and return the exit status. Raises StartError when it cannot start."""
     log_lines.set_up("supervisor", settings.log_level)
     _raise_file_limit()
+    allowed = _networks(settings)
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
         http, grpc = _claim(settings.http), _claim(settings.grpc)
@@ -57,7 +61,12 @@ def serve(settings: Settings) -> int:
         if uid:
             _hand_over(state_dir, uid, gid)
         try:
-            host = Host.prepare(state_dir / "sandboxes", state_dir)
+            host = Host.prepare(
+                state_dir / "sandboxes",
+                state_dir,
+                egress_allow=allowed,
+                allow_host_network=settings.allow_host_network,
+            )
         except SandboxError as error:
             raise StartError(f"this host cannot isolate functions: {error}") from error
         try:
@@ -96,7 +105,8 @@ class _Server:
             "gid": gid,
         }
         self._doors: list[Child] = []
-        self._children: list[Child] = []  # the doors and control
+        self._names: Child | None = None
+        self._children: list[Child] = []  # all that there are
         self._peers: dict[str, DoorPeer] = {}
 
     async def run(self) -> int:
@@ -110,6 +120,7 @@ class _Server:
             concurrency=self._settings.concurrency,
             idle_timeout=self._settings.idle_timeout_s,
             other_children=lambda: [child.pidfd for child in self._children if child.pidfd >= 0],
+            on_network=lambda network: self._open_network(network, loop),
         )
         supervisor.start()
         control_ready = asyncio.Event()
@@ -133,11 +144,11 @@ class _Server:
             log.info("stopping: at most %.0f s for what runs", self._settings.grace_period_s)
             await self._drain()
         finally:
-            for child in (*self._doors, control):
+            for child in self._children:
                 child.terminate()
-            await _all_gone([*self._doors, control], LAST_WORDS_S)
+            await _all_gone(self._children, LAST_WORDS_S)
             await supervisor.stop()
-            for child in (*self._doors, control):
+            for child in self._children:
                 child.kill()
         log.info("stopped")
         return 0
@@ -163,6 +174,27 @@ class _Server:
                 if not stop.is_set():
                     _not_ready(f"door-{index}")
                 return
+
+    def _open_network(self, network: str, loop: asyncio.AbstractEventLoop) -> None:
+        """A function wants this network mode: the first that wants a way out opens it. Raises ValueError."""
+        why_not = self._host.why_no_network(network)
+        if why_not:
+            raise ValueError(f"network {network}: {why_not}")
+        if network != "egress" or self._names is not None:
+            return
+        try:
+            sockets = self._host.open_egress()
+        except SandboxError as error:
+            raise ValueError(f"network {network}: {error}") from error
+
+        def attach(sock: socket.socket) -> None:
+            with sock, suppress(OSError):  # it has died: the next one gets them
+                socket.send_fds(sock, [b"names"], [each.fileno() for each in sockets])
+
+        config = {**self._child_config, "servers": list(self._settings.egress_dns)}
+        self._names = Child("names", "names", config, loop, attach, module="gateway.name_relay")
+        self._children.append(self._names)
+        self._names.start()
 
     async def _drain(self) -> None:
         for door in self._doors:
@@ -239,6 +271,15 @@ def _hand_over(state_dir: Path, uid: int, gid: int) -> None:
                 f"state directory {state_dir}: user {uid} cannot pass through {parent}; "
                 "choose a directory whose parents everybody may enter, such as /var/lib/forklight"
             )
+
+
+def _networks(settings: Settings) -> list[IPv4Network]:
+    try:
+        for server in settings.egress_dns:
+            ip_address(server)
+        return parse_allowed(settings.egress_allow)
+    except ValueError as error:
+        raise StartError(f"network egress: {error}") from error
 
 
 def _claim(text: str) -> Address:

@@ -40,6 +40,12 @@ class Settings:
     tls_key: str | None = None
     # Of the platform's own log on stderr: debug, info, warning or error.
     log_level: str = "info"
+    # Networks that functions with network "egress" may reach although they are not of the public internet (10.1.2.0/24).
+    egress_allow: tuple[str, ...] = ()
+    # Name servers for functions with network "egress"; none: those of the host's /etc/resolv.conf, whatever they are at the time.
+    egress_dns: tuple[str, ...] = ()
+    # Whether functions may ask for network "host".
+    allow_host_network: bool = False
     # "full": do not start on a host that cannot isolate functions in every respect. "any": on one that can make sandboxes at all.
     # None: "full" as root, "any" as an ordinary user, who cannot have all of it anywhere.
     require_isolation: Literal["any", "full"] | None = None

@@ -9,12 +9,16 @@ import os
 import platform
 import select
 import shutil
+import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from sandbox import cgroups, mounts, namespaces, native, network, seccomp, trial, users
 from sandbox.cgroups import Leaf, Tree
+from sandbox.egress import router as egress
+from sandbox.egress.router import Router
 from sandbox.errors import SandboxError
 from sandbox.host_report import describe
 from sandbox.isolation import IsolationReport
@@ -29,6 +33,9 @@ INIT_PROGRAM = Path(__file__).parent / "bin" / "forklight-init"
 
 # Lambda has no /dev/shm at all; this is for the locks of multiprocessing.
 SHM_MB = 16
+
+# Descriptors of forklight-init: 0-2 as ever, 3 its status pipe.
+_FIRST_EXTRA_FD = 4
 
 _PROBE_LIMITS = Limits(memory_mb=128, tmp_mb=512)
 _PROBE_PATIENCE_S = 10.0
@@ -48,18 +55,29 @@ class Host:
         self._lock_fd = lock_fd
         self._tree = tree
         self._volumes: TmpVolumes | None = None
+        self._networks: dict[str, str] = {}
+        self._router: Router | None = None
         prefixes = {prefix for interpreter in interpreters for prefix in interpreter.prefixes}
         self._shared_arguments = mounts.shared_arguments(prefixes)
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def prepare(cls, run_dir: Path, state_dir: Path) -> Host:
+    def prepare(
+        cls,
+        run_dir: Path,
+        state_dir: Path,
+        *,
+        egress_allow: Sequence[IPv4Network] = (),
+        allow_host_network: bool = False,
+    ) -> Host:
         """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
 
         As root: makes our cgroup slice and removes what a dead predecessor left. Otherwise (users.rootless) the calling process, which
         must have one thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
         another supervisor lives in `run_dir`.
+
+        `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet.
         """
         rootless = users.rootless()
         folder = run_dir / "sandbox"
@@ -72,12 +90,12 @@ class Host:
                 _enter_user_namespace()
             instance = f"{os.getpid()}-{os.urandom(4).hex()}"
             tree = cgroups.choose(instance, rootless=rootless)
-            _record(lock_fd, tree)
+            _record(lock_fd, tree, egress.Note())
             host = cls(
                 folder=folder, lock_fd=lock_fd, rootless=rootless, tree=tree, interpreters=interpreters
             )
             try:
-                host._find_out()
+                host._find_out(egress_allow, allow_host_network)
             except BaseException:
                 tree.close()
                 raise
@@ -90,6 +108,8 @@ class Host:
         """Kill and remove everything of ours. The caller has reaped or forgotten its workers. Idempotent."""
         if self._lock_fd < 0:
             return
+        if self._router is not None:
+            self._router.close()
         self._tree.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock_fd)
@@ -114,16 +134,36 @@ class Host:
         if self._volumes is not None:
             self._volumes.template(tmp_mb)
 
+    def why_no_network(self, mode: str) -> str:
+        """Why sandboxes with this network mode cannot be had here; "" if they can. Raises ValueError for a mode that does not exist."""
+        network.check_mode(mode)
+        return self._networks.get(mode, "")
+
+    def networks(self) -> dict[str, str]:
+        """Of every network mode that there is: why it cannot be had here, "" if it can."""
+        return {mode: self.why_no_network(mode) for mode in network.MODES}
+
+    def open_egress(self) -> tuple[socket.socket, socket.socket]:
+        """Make the way out; to be called once. The sockets (UDP, TCP) at which sandboxes look for their name server are the caller's.
+
+        Raises SandboxError when it cannot be made.
+        """
+        if self._router is None:
+            raise SandboxError(0, "open a way out", self._networks[network.EGRESS])
+        self._router.connect()
+        return self._router.name_server_sockets()
+
     def spawn_shell(self, slot: int, *, network: str, tmp_mb: int, limits: Limits) -> Shell:
         """Start a sandbox; it is complete when `finish` of the result says so, some milliseconds later. Raises SandboxError.
 
         `slot` gives it its uid and the name of its cgroup: no other living sandbox may have it.
         """
         uid, gid = users.worker_ids(slot, rootless=self.rootless)
-        arguments = self._arguments(uid, gid, network, tmp_mb)
+        arguments = self._arguments(uid, gid, network, tmp_mb) + self._network_arguments(slot, network)
+        router = self._router if network == "egress" else None
         leaf = self.new_leaf(f"s{slot}", limits)
         try:
-            pidfd, status_fd = self._start_init(arguments, leaf)
+            pidfd, status_fd = self._start_init(arguments, leaf, [router.descriptor] if router else [])
         except BaseException:
             leaf.remove()
             raise
@@ -142,13 +182,21 @@ class Host:
             *(b"--hostname", mounts.HOSTNAME.encode()),
             *(b"--tmp-megabytes", b"%d" % tmp_mb, b"--shm-megabytes", b"%d" % SHM_MB),
             *ids,
-            *network.init_arguments(network_mode),
             *volume,
             *self._shared_arguments,
             *mounts.own_arguments(uid, gid, network_mode),
         ]
 
-    def _start_init(self, arguments: list[bytes], leaf: Leaf) -> tuple[int, int]:
+    def _network_arguments(self, slot: int, mode: str) -> list[bytes]:
+        network.check_mode(mode)
+        if mode != network.EGRESS:
+            return [b"--host-network"] if mode == network.HOST else []
+        if self._router is None:
+            raise SandboxError(0, "open a way out", self._networks[mode])
+        self._router.connect()
+        return self._router.init_arguments(slot, _FIRST_EXTRA_FD)
+
+    def _start_init(self, arguments: list[bytes], leaf: Leaf, extra: list[int]) -> tuple[int, int]:
         tasks, cgroup = cgroups.attach_arguments(leaf)
         status_read, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         null = -1
@@ -156,7 +204,7 @@ class Host:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             pidfd = native.spawn(
                 arguments,
-                [null, null, null, status_write],
+                [null, null, null, status_write, *extra],
                 tasks=tasks,
                 cgroup=cgroup,
                 namespaces=namespaces.CLONE_NEWPID,
@@ -175,11 +223,16 @@ class Host:
         """Where forklight-init mounts a new root in its own mount namespace; on the host it stays empty."""
         return self._folder / "root"
 
-    def _find_out(self) -> None:
+    def _find_out(self, egress_allow: Sequence[IPv4Network], allow_host_network: bool) -> None:
         """Make one sandbox as a trial, with an image for /tmp if possible, and write the report from what worked."""
         self._mount_point.mkdir(exist_ok=True)
         no_image = self._choose_tmp()
         wrong = self._try_out("none")
+        self._networks[network.EGRESS] = self._choose_egress(egress_allow)
+        if not allow_host_network:
+            self._networks[network.HOST] = (
+                "the operator has not allowed it (forklight serve --allow-host-network)"
+            )
         describe(
             self.report,
             rootless=self.rootless,
@@ -187,6 +240,8 @@ class Host:
             seccomp=bool(self.worker_filter),
             tmp_without_image=no_image,
             wrong=wrong,
+            networks=self.networks(),
+            dropping=self._router.blocked_by() if self._router is not None else [],
         )
 
     def _choose_tmp(self) -> str:
@@ -202,6 +257,16 @@ class Host:
         except SandboxError as error:
             self._volumes = None
             return str(error)
+        return ""
+
+    def _choose_egress(self, allowed: Sequence[IPv4Network]) -> str:
+        """Why sandboxes cannot have a way out here; "" if they can. The host itself is not changed for that yet."""
+        if self.rootless:
+            return "a link to the host's network needs root"
+        try:
+            self._router = Router.open(allowed, lambda note: _record(self._lock_fd, self._tree, note))
+        except SandboxError as error:
+            return f"{error} (the kernel needs veth, nf_tables with inet, nat, fib and connlimit)"
         return ""
 
     def _try_out(self, network_mode: str) -> dict[str, str]:
@@ -263,6 +328,7 @@ def _take_over(folder: Path) -> int:
                 "the supervisor before this one (process %d) did not end in order: removing what it left",
                 dead,
             )
+        egress.take_back_from(_note(fd).get("egress"))
         for directory in _recorded(fd):
             if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory):
                 cgroups.remove_tree(directory)
@@ -298,7 +364,7 @@ def _recorded(fd: int) -> list[str]:
     return [directory for directory in directories if isinstance(directory, str)]
 
 
-def _record(fd: int, tree: Tree) -> None:
-    note = json.dumps({"pid": os.getpid(), "cgroups": tree.directories}).encode()
+def _record(fd: int, tree: Tree, way_out: egress.Note) -> None:
+    note = json.dumps({"pid": os.getpid(), "cgroups": tree.directories, "egress": way_out.as_dict()}).encode()
     os.pwrite(fd, note, 0)
     os.ftruncate(fd, len(note))

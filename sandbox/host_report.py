@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox.cgroups import Tree
@@ -20,6 +20,8 @@ def describe(
     seccomp: bool,
     tmp_without_image: str,
     wrong: Mapping[str, str],
+    networks: Mapping[str, str],
+    dropping: Sequence[str],
 ) -> None:
     """Called after a trial sandbox was made: all that forklight-init does by itself is known to work. `wrong` is what trial.py saw of
     it: whatever it names is not enforced, whoever says so."""
@@ -34,9 +36,7 @@ def describe(
         report.degraded("tmp-size", f"/tmp is memory and counts as such: {tmp_without_image}")
     else:
         report.enforced("tmp-size", "an ext4 image of its own per sandbox")
-    report.degraded(
-        "network-host", 'a function with network "host" shares the host\'s network namespace (weak)'
-    )
+    _describe_networks(report, networks, dropping)
     report.degraded(
         "zygote-sharing",
         "workers of one runtime share the memory layout of their zygote; workers of a function's snapshot share its sandbox and /tmp",
@@ -68,6 +68,24 @@ def _describe_identity(report: IsolationReport, rootless: bool) -> None:
     else:
         report.enforced("uid-per-sandbox")
         report.absent("user-namespace", "not needed as root: every sandbox has ids of its own")
+
+
+def _describe_networks(report: IsolationReport, networks: Mapping[str, str], dropping: Sequence[str]) -> None:
+    if networks["egress"]:
+        report.absent("network-egress", networks["egress"])
+    elif dropping:
+        report.degraded(
+            "network-egress",
+            f"the host's own packet filter drops what it does not expect ({', '.join(dropping)}): let interfaces fl* through there",
+        )
+    else:
+        report.enforced("network-egress", "IPv4 to the public internet; addresses inside are refused")
+    if networks["host"]:
+        report.absent("network-host", networks["host"])
+    else:
+        report.degraded(
+            "network-host", 'a function with network "host" shares the host\'s network namespace (weak)'
+        )
 
 
 def _describe_cgroups(report: IsolationReport, tree: Tree, rootless: bool) -> None:

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sandbox import native
+from sandbox import native, network
+from sandbox.egress import addresses
 
 # Empty in a new sandbox; a worker attaches its function's trees here.
 ATTACH_POINTS = ("/var/task", "/opt", "/var/runtime")
@@ -71,14 +72,14 @@ def shared_arguments(interpreter_prefixes: Iterable[Path]) -> list[bytes]:
     return [os.fsencode(argument) for argument in arguments]
 
 
-def own_arguments(uid: int, gid: int, network: str) -> list[bytes]:
-    """Arguments that differ from sandbox to sandbox."""
+def own_arguments(uid: int, gid: int, mode: str) -> list[bytes]:
+    """Arguments that differ from sandbox to sandbox. `mode` is that of the network."""
     passwd = f"root:x:0:0:root:/:/usr/sbin/nologin\n{USER_NAME}:x:{uid}:{gid}::/tmp:/usr/sbin/nologin\n"
     group = f"root:x:0:\n{USER_NAME}:x:{gid}:\n"
     files = {
         "/etc/passwd": passwd.encode(),
         "/etc/group": group.encode(),
-        "/etc/resolv.conf": _resolver() if network == "host" else b"",
+        "/etc/resolv.conf": _resolver(mode),
     }
     arguments: list[bytes] = []
     for path, contents in files.items():
@@ -86,8 +87,12 @@ def own_arguments(uid: int, gid: int, network: str) -> list[bytes]:
     return arguments
 
 
-def _resolver() -> bytes:
-    """The host's resolver settings of this moment: they change on hosts that move between networks."""
+def _resolver(mode: str) -> bytes:
+    """With the host's network its resolver settings of this moment: they change on hosts that move between networks."""
+    if mode == network.EGRESS:
+        return f"nameserver {addresses.ROUTER}\n".encode()
+    if mode != network.HOST:
+        return b""
     try:
         return Path("/etc/resolv.conf").read_bytes()[:8192].replace(b"\0", b"")
     except OSError:

@@ -68,6 +68,24 @@ def clone_readonly(path: bytes) -> int:
     return check(lib.sb_clone_readonly(path, error), error)
 
 
+def new_network() -> int:
+    """A new, empty network namespace, which lives as long as the descriptor. Raises SandboxError."""
+    error = ffi.new("struct sb_error *")
+    return check(lib.sb_new_network(error), error)
+
+
+def socket_in_network(network: int, family: int, kind: int, protocol: int) -> int:
+    """A socket of that network namespace. Raises SandboxError."""
+    error = ffi.new("struct sb_error *")
+    return check(lib.sb_socket_in_network(network, family, kind, protocol, error), error)
+
+
+def set_in_network(network: int, path: str, value: str) -> None:
+    """Write a file of /proc/sys/net of that network namespace. Raises SandboxError."""
+    error = ffi.new("struct sb_error *")
+    check(lib.sb_set_in_network(network, path.encode(), value.encode(), error), error)
+
+
 def enter_user_namespace() -> None:
     error = ffi.new("struct sb_error *")
     check(lib.sb_enter_user_namespace(error), error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -59,6 +59,7 @@ class ShellPool:
         self._loop = loop
         self._spare_shells = spare_shells
         self._kinds: dict[ShellKind, _Kind] = defaultdict(_Kind)
+        self._holders: Counter[ShellKind] = Counter()
         self._live: dict[int, Shell] = {}
         self._next_slot = 0
         self._max_starting = max(2, 2 * (os.cpu_count() or 1))
@@ -76,6 +77,18 @@ class ShellPool:
         self._kinds[kind].target = count
         self._kinds[kind].last_use = float("inf")
         self._refill(kind)
+
+    def hold(self, kind: ShellKind) -> None:
+        """Keep some shells of this kind ready until as many have let go of it."""
+        self._holders[kind] += 1
+        self.keep(kind, self._spare_shells)
+
+    def let_go(self, kind: ShellKind) -> None:
+        """Undo one `hold`: after the last they go when nobody has asked for one for a while."""
+        self._holders[kind] -= 1
+        if not self._holders[kind]:
+            del self._holders[kind]
+            self._kinds[kind].last_use = self._loop.time()
 
     def take(self, kind: ShellKind, on_shell: OnShell) -> None:
         """Hand a ready shell to `on_shell`, at once if there is one. It is the taker's until `retire`."""

@@ -9,7 +9,7 @@ from sandbox.limits import Limits
 
 Isolation = Literal["reuse", "tenant", "request"]
 Snapshot = Literal["off", "on", "auto"]
-Network = Literal["none", "host"]
+Network = Literal["none", "egress", "host"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Spec:
             raise ValueError(f"isolation: {isolation!r}")
         if snapshot not in ("off", "on", "auto"):
             raise ValueError(f"snapshot: {snapshot!r}")
-        if network not in ("none", "host"):
+        if network not in ("none", "egress", "host"):
             raise ValueError(f"network: {network!r}")
         code = message["code"]
         if not isinstance(code, str) or not code.startswith("/"):

@@ -49,7 +49,8 @@ DEFAULT_KIND = ShellKind("none", 512)
 class Supervisor:
     """`concurrency`: workers at most, all functions together. `idle_timeout`: seconds an idle worker is kept.
 
-    `other_children` names the pidfds of children of this process that are not the supervisor's to reap.
+    `other_children` names the pidfds of children of this process that are not the supervisor's to reap. `on_network` is called with the
+    network mode of a version before that is made known: makes what it needs, or raises ValueError.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Supervisor:
         idle_timeout: float = 300.0,
         spare_shells: int = 4,
         other_children: Callable[[], list[int]] = list,
+        on_network: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._host = host
         self._loop = loop
@@ -68,6 +70,7 @@ class Supervisor:
         self._idle_timeout = idle_timeout
         self._spare_shells = spare_shells
         self._other_children = other_children
+        self._on_network = on_network
         self._pools: dict[str, VersionPool] = {}
         self._doors: set[DoorPeer] = set()
         self._control: ControlPeer | None = None
@@ -149,6 +152,7 @@ class Supervisor:
         """Make a version known. `prepare`: it is new, so take its snapshot now rather than at the first call."""
         if spec.runtime not in self._zygotes.known():
             raise ValueError(f"runtime {spec.runtime} is not installed on this host")
+        self._on_network(spec.network)
         known = self._pools.get(spec.key)
         if known is not None and known.spec == spec:
             return
@@ -161,6 +165,9 @@ class Supervisor:
             active_s=min(ACTIVE_S, self._idle_timeout),
         )
         self._pools[spec.key] = pool
+        if spec.network == "egress":
+            # Its sandbox takes longer to make than others, so it is made before the first call.
+            self._shells.hold(ShellKind(spec.network, spec.limits.tmp_mb))
         try:
             # The first call of a runtime must not wait for its interpreter to start.
             self._zygotes.get(spec.runtime)
@@ -181,6 +188,8 @@ class Supervisor:
         if pool is None:
             return
         pool.retired = True
+        if pool.spec.network == "egress":
+            self._shells.let_go(ShellKind(pool.spec.network, pool.spec.limits.tmp_mb))
         self._deny_all(pool, "unknown", "the function was deleted or changed")
         for worker in [*pool.spares, *pool.idle]:
             self._keeper.kill(worker, "retired")

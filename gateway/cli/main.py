@@ -152,6 +152,12 @@ def _add_serve(commands: Commands) -> None:
     add("--require-isolation", choices=["any", "full"],
         help="full: do not start on a host that cannot enforce everything; see doctor (full as root, else any)")  # fmt: skip
 
+    add("--egress-allow", metavar="CIDR", action="append",
+        help="an IPv4 network inside that functions with network egress may reach; repeat it")  # fmt: skip
+    add("--egress-dns", metavar="ADDR", action="append",
+        help="their name server; repeat it (those of the host)")  # fmt: skip
+    add("--allow-host-network", action="store_true", help="let functions have network host, which is weak")
+
 
 def _add_env(commands: Commands) -> None:
     parser = _command(
@@ -186,7 +192,8 @@ def _add_deploy(commands: Commands) -> None:
         help="what a worker serves: one invocation after another, those of one tenant, exactly one (reuse)")  # fmt: skip
     add("--snapshot", choices=["off", "on", "auto"],
         help="fork workers from a process that has run the module code; auto: where that can be done (auto)")  # fmt: skip
-    add("--network", choices=["none", "host"], help="what a worker can reach (none)")
+    add("--network", choices=["none", "egress", "host"],
+        help="what a worker can reach: nothing, the public internet, whatever the host can (none)")  # fmt: skip
     _add_json(parser)
 
 

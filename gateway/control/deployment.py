@@ -48,6 +48,7 @@ class Deployment:
         self._publish = publish
         self._link: SupervisorLink | None = None
         self._runtimes: dict[str, str] = {}
+        self._refused_networks: dict[str, str] = {}
         # SQLite is used by one thread, so commits queue up here and not in the loop.
         self._thread = ThreadPoolExecutor(1, "store")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,6 +66,7 @@ class Deployment:
         """Define every stored function again. One that cannot run now is Failed, not forgotten."""
         self._link = link
         self._runtimes = await link.runtimes()
+        self._refused_networks = _refused_networks(await link.isolation())
         for function in functions:
             entry = Entry(function, function)
             self._registry.put(entry)
@@ -83,6 +85,10 @@ class Deployment:
     async def runtimes(self) -> dict[str, str]:
         """Runtime name -> interpreter."""
         return self._runtimes
+
+    def refused_networks(self) -> dict[str, str]:
+        """Network modes that functions cannot have on this host -> why."""
+        return self._refused_networks
 
     def views(self) -> list[dict[str, Any]]:
         return [self._view(entry) for entry in self._registry]
@@ -247,3 +253,13 @@ def _message_of(error: object) -> str:
         kind, message = error.get("errorType"), error.get("errorMessage")
         return ": ".join(str(part) for part in (kind, message) if part)
     return ""
+
+
+def _refused_networks(report: dict[str, Any]) -> dict[str, str]:
+    """Of the host's isolation report what it says about network modes."""
+    prefix = "network-"
+    return {
+        name.removeprefix(prefix): str(feature.get("why"))
+        for name, feature in (report.get("features") or {}).items()
+        if name.startswith(prefix) and feature.get("state") == "absent"
+    }

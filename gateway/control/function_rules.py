@@ -85,6 +85,12 @@ def check_settings(settings: RunSettings) -> None:
         )
 
 
+def check_network(network: str, refused: Mapping[str, str]) -> None:
+    """`refused`: network modes that cannot be had on this host -> why."""
+    if network in refused:
+        raise invalid(f"Network '{network}' cannot be had on this host: {refused[network]}.")
+
+
 def check_log_levels(log_format: str, application: str | None, system: str | None) -> None:
     if log_format == "Text" and (application or system):
         raise invalid(

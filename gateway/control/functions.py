@@ -158,7 +158,7 @@ class Functions:
             if settings == old.settings:
                 await self._deployment.store_only(function, entry)
                 return
-            rules.check_settings(settings)
+            self._check_settings(settings)
             self._changeable(region, name, None)
             await self._deployment.deploy(replace(function, revision=str(uuid.uuid4())), entry)
 
@@ -192,7 +192,11 @@ class Functions:
         rules.check_environment(wanted.environment or {})
         if wanted.tags:
             rules.check_tags(wanted.tags)
-            rules.check_settings(RunSettings.from_tags(wanted.tags))
+            self._check_settings(RunSettings.from_tags(wanted.tags))
+
+    def _check_settings(self, settings: RunSettings) -> None:
+        rules.check_settings(settings)
+        rules.check_network(settings.network, self._deployment.refused_networks())
 
     @asynccontextmanager
     async def _code(self, package: bytes) -> AsyncIterator[Code]:

@@ -11,7 +11,7 @@ from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_T
 
 Isolation = Literal["reuse", "tenant", "request"]
 Snapshot = Literal["off", "on", "auto"]
-Network = Literal["none", "host"]
+Network = Literal["none", "egress", "host"]
 
 TAG_PREFIX = "forklight:"
 ISOLATION_TAG = TAG_PREFIX + "isolation"

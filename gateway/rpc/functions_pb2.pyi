@@ -26,6 +26,7 @@ class Network(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NETWORK_UNSPECIFIED: _ClassVar[Network]
     NETWORK_NONE: _ClassVar[Network]
     NETWORK_HOST: _ClassVar[Network]
+    NETWORK_EGRESS: _ClassVar[Network]
 ISOLATION_UNSPECIFIED: Isolation
 ISOLATION_REUSE: Isolation
 ISOLATION_TENANT: Isolation
@@ -37,6 +38,7 @@ SNAPSHOT_AUTO: Snapshot
 NETWORK_UNSPECIFIED: Network
 NETWORK_NONE: Network
 NETWORK_HOST: Network
+NETWORK_EGRESS: Network
 
 class Environment(_message.Message):
     __slots__ = ("variables",)

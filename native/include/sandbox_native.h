@@ -38,6 +38,8 @@ enum sb_step {
     SB_STEP_SESSION,
     SB_STEP_HOSTNAME,
     SB_STEP_LOOPBACK,
+    SB_STEP_EGRESS,
+    SB_STEP_ENTER_NETWORK,
     SB_STEP_MOUNT_PROPAGATION,
     SB_STEP_MOUNT_ROOT,
     SB_STEP_MAKE_DIRECTORY,
@@ -96,6 +98,16 @@ int sb_spawn(const struct sb_spawn_request *request, struct sb_error *err);
 /* Moves the calling process, which must have one thread, into a user namespace and a mount
  * namespace of its own, where it is uid 0 and gid 0. */
 int sb_enter_user_namespace(struct sb_error *err);
+
+/* A new, empty network namespace; returns its descriptor, which keeps it alive. The caller stays
+ * where it is, as with all three: the calling thread is inside only for the length of the call. */
+int sb_new_network(struct sb_error *err);
+
+/* A socket of the network namespace `network`. */
+int sb_socket_in_network(int network, int family, int type, int protocol, struct sb_error *err);
+
+/* Writes a file of /proc/sys/net as it is in the network namespace `network`. */
+int sb_set_in_network(int network, const char *path, const char *value, struct sb_error *err);
 
 /* A detached, read-only, nosuid, nodev copy of the mount tree at `path`; returns its descriptor. */
 int sb_clone_readonly(const char *path, struct sb_error *err);

@@ -26,7 +26,11 @@ static int enter_namespaces(const struct plan *plan, struct sb_error *err)
         return sb_fail_errno(err, SB_STEP_SESSION, NULL);
     if (sethostname(plan->hostname, strlen(plan->hostname)) < 0)
         return sb_fail_errno(err, SB_STEP_HOSTNAME, plan->hostname);
-    return plan->host_network ? 0 : sb_bring_up_loopback(err);
+    if (plan->host_network)
+        return 0;
+    if (sb_bring_up_loopback(err) < 0)
+        return -err->code;
+    return plan->egress.router_fd < 0 ? 0 : sb_connect_to_router(plan, err);
 }
 
 /* The parent-death signal was cleared while the ids changed; if the supervisor died just then, its

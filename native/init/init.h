@@ -10,6 +10,7 @@
 #ifndef SB_INIT_H
 #define SB_INIT_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -25,6 +26,15 @@ struct entry {
     const char *source; /* bind: path on the host; symlink: target; file: contents */
 };
 
+/* A way out: a veth pair to the router's network namespace. */
+struct egress {
+    int router_fd;            /* that namespace; -1: no way out */
+    const char *outside_name; /* of the interface in it */
+    struct in_addr address;   /* the sandbox's */
+    struct in_addr gateway;   /* the router's */
+    uint32_t mtu;
+};
+
 /* The command line, decoded. Strings are borrowed from argv. */
 struct plan {
     int status_fd;
@@ -32,6 +42,7 @@ struct plan {
         *mount_point; /* an existing directory; the new root is mounted on it before the pivot */
     const char *hostname;
     bool host_network;
+    struct egress egress;
     bool user_namespace; /* not root on the host: no device nodes, no ids of our own */
     uid_t uid;
     gid_t gid;
@@ -51,6 +62,7 @@ int sb_read_plan(int argc, char *const *argv, struct plan *plan, struct entry en
 
 /* network.c */
 int sb_bring_up_loopback(struct sb_error *err);
+int sb_connect_to_router(const struct plan *plan, struct sb_error *err);
 
 /* root.c: after success the calling process is in the new root and nothing else is mounted. */
 int sb_build_root(const struct plan *plan, struct sb_error *err);

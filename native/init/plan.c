@@ -2,7 +2,9 @@
  * it is still refused with a name, never guessed at. */
 #include "init.h"
 
+#include <arpa/inet.h>
 #include <limits.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +60,33 @@ static bool take_entry(struct arguments *arguments, enum entry_kind kind, bool h
     return entry->source && entry->path;
 }
 
+static bool take_address(struct arguments *arguments, struct in_addr *address)
+{
+    const char *text = take(arguments);
+
+    return text && inet_pton(AF_INET, text, address) == 1;
+}
+
+/* FD NAME ADDRESS GATEWAY MTU */
+static bool take_egress(struct arguments *arguments, struct egress *egress)
+{
+    unsigned long fd = 0, mtu = 0;
+
+    if (!take_number(arguments, INT_MAX, &fd))
+        return false;
+    egress->router_fd = (int)fd;
+    egress->outside_name = take(arguments);
+    if (!egress->outside_name || !*egress->outside_name ||
+        strlen(egress->outside_name) >= IF_NAMESIZE)
+        return false;
+    if (!take_address(arguments, &egress->address) || !take_address(arguments, &egress->gateway))
+        return false;
+    if (!take_number(arguments, 65535, &mtu) || mtu < 68)
+        return false;
+    egress->mtu = (uint32_t)mtu;
+    return true;
+}
+
 static bool take_option(const char *name, struct arguments *arguments, struct plan *plan,
                         struct entry entries[MAX_ENTRIES])
 {
@@ -97,6 +126,8 @@ static bool take_option(const char *name, struct arguments *arguments, struct pl
         good = (plan->tmp_image_folder = take(arguments)) != NULL;
     } else if (strcmp(name, "--host-network") == 0) {
         plan->host_network = true;
+    } else if (strcmp(name, "--egress") == 0) {
+        good = take_egress(arguments, &plan->egress);
     } else if (strcmp(name, "--user-namespace") == 0) {
         plan->user_namespace = true;
     } else {
@@ -111,12 +142,20 @@ int sb_read_plan(int argc, char *const *argv, struct plan *plan, struct entry en
     struct arguments arguments = {argv + (argc > 0 ? 1 : 0), argv + argc};
     const char *name;
 
-    *plan = (struct plan){.status_fd = -1, .uid = (uid_t)-1, .gid = (gid_t)-1, .entries = entries};
+    *plan = (struct plan){
+        .status_fd = -1,
+        .uid = (uid_t)-1,
+        .gid = (gid_t)-1,
+        .egress.router_fd = -1,
+        .entries = entries,
+    };
     while ((name = take(&arguments)))
         if (!take_option(name, &arguments, plan, entries))
             return sb_fail(err, SB_STEP_PLAN, EINVAL, name);
     if (plan->status_fd < 0)
         return sb_fail(err, SB_STEP_PLAN, EINVAL, "--status-fd is missing");
+    if (plan->host_network && plan->egress.router_fd >= 0)
+        return sb_fail(err, SB_STEP_PLAN, EINVAL, "--egress with --host-network");
     if (!plan->mount_point || !plan->hostname)
         return sb_fail(err, SB_STEP_PLAN, EINVAL, "--root or --hostname is missing");
     if (!plan->user_namespace && (plan->uid == (uid_t)-1 || plan->gid == (gid_t)-1))

@@ -46,6 +46,29 @@ TEST(an_image_takes_its_template_and_its_folder)
     CHECK(plan.host_network);
 }
 
+TEST(a_way_out_has_a_router_an_interface_two_addresses_and_an_mtu)
+{
+    CHECK_INT(READ(GOOD), 0);
+    CHECK_INT(plan.egress.router_fd, -1);
+    CHECK_INT(READ(GOOD, "--egress", "4", "w17", "198.18.1.5", "198.18.0.1", "1400"), 0);
+    CHECK_INT(plan.egress.router_fd, 4);
+    CHECK_TEXT(plan.egress.outside_name, "w17");
+    CHECK_INT(ntohl(plan.egress.address.s_addr), 0xc6120105);
+    CHECK_INT(ntohl(plan.egress.gateway.s_addr), 0xc6120001);
+    CHECK_INT(plan.egress.mtu, 1400);
+    CHECK_INT(READ(GOOD, "--egress", "4", "w17", "198.18.1.5", "198.18.0.1"), -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "x", "w17", "198.18.1.5", "198.18.0.1", "1400"), -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "4", "", "198.18.1.5", "198.18.0.1", "1400"), -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "4", "sixteen-letters-", "1.2.3.4", "1.2.3.5", "1400"),
+              -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "4", "w17", "198.18.1", "198.18.0.1", "1400"), -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "4", "w17", "198.18.1.5", "::1", "1400"), -EINVAL);
+    CHECK_INT(READ(GOOD, "--egress", "4", "w17", "198.18.1.5", "198.18.0.1", "67"), -EINVAL);
+    CHECK_INT(
+        READ(GOOD, "--egress", "4", "w17", "198.18.1.5", "198.18.0.1", "1400", "--host-network"),
+        -EINVAL);
+}
+
 TEST(an_unknown_option_is_refused_by_name)
 {
     CHECK_INT(READ(GOOD, "--privileged"), -EINVAL);

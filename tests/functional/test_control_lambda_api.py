@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from gateway.control.function_rules import host_architecture
 from gateway.model.arn import function_arn
-from tests.support.control import ControlHarness
+from tests.support.control import REPORT, ControlHarness
 from tests.support.packages import HELLO, package
 
 ROLE = "arn:aws:iam::123456789012:role/LambdaExecutionRole"
@@ -246,6 +246,20 @@ def test_tenants_have_no_snapshot_in_common(control: ControlHarness, client: Any
     assert "share a sandbox" in ours["IsolationWhy"]
 
 
+def test_a_network_that_the_host_refuses_is_refused_at_once(control: ControlHarness, client: Any) -> None:
+    arn = create(client)["FunctionArn"]
+    tags = {"forklight:network": "egress"}
+    for attempt in (
+        lambda: client.tag_resource(Resource=arn, Tags=tags),
+        lambda: create(client, FunctionName="other", Tags=tags),
+    ):
+        status, code, message = refused(attempt)
+        assert (status, code) == (400, "InvalidParameterValueException")
+        assert message == "Network 'egress' cannot be had on this host: nobody wants it."
+    assert client.list_tags(Resource=arn)["Tags"] == {}
+    assert [found["FunctionName"] for found in client.list_functions()["Functions"]] == ["hello"]
+
+
 def test_our_own_member_of_the_configuration(control: ControlHarness, client: Any) -> None:
     create(client, Tags={"forklight:network": "host"})
     status, _, body = control.api("GET", "/2015-03-31/functions/hello/configuration")
@@ -392,7 +406,7 @@ def test_trailing_slash_and_encoded_names(control: ControlHarness, client: Any) 
 
 
 def test_our_own_endpoints(control: ControlHarness) -> None:
-    assert control.api("GET", "/forklight/v1/isolation", service="forklight")[2] == b'{"overall": "full"}'
+    assert json.loads(control.api("GET", "/forklight/v1/isolation", service="forklight")[2]) == REPORT
     assert b"python3.12" in control.api("GET", "/forklight/v1/runtimes", service="forklight")[2]
     assert control.api("GET", "/forklight/v1/other", service="forklight")[0] == 404
     assert control.api("POST", "/forklight/v1/isolation", service="forklight")[0] == 405

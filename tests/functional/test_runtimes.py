@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,7 +53,10 @@ def test_the_isolation_report_says_what_holds(server: Server) -> None:
         assert feature["state"] == "enforced" or feature["why"]
 
 
-def test_a_function_with_the_hosts_network_reaches_it_and_one_without_does_not(server: Server) -> None:
+def test_a_function_with_the_hosts_network_reaches_it_and_one_without_does_not(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server("--allow-host-network")
     source = """
 import socket
 def handler(event, context):
@@ -78,6 +82,22 @@ def handler(event, context):
         with function(client, source, network="host") as opened:
             assert invoke(client, opened, port)[0] == "reached"
         thread.join(5)
+    assert get(server, "/forklight/v1/isolation")["features"]["network-host"]["state"] == "degraded"
+
+
+def test_a_network_that_this_server_does_not_give_is_refused(server: Server) -> None:
+    client = server.client()
+    features = get(server, "/forklight/v1/isolation")["features"]
+    refused = [name for name in ("egress", "host") if features[f"network-{name}"]["state"] == "absent"]
+    assert "host" in refused  # the operator has not allowed it
+    for network in refused:
+        with (
+            pytest.raises(
+                client.exceptions.InvalidParameterValueException, match=f"'{network}' cannot be had"
+            ),
+            function(client, "def handler(e, c):\n    return 1\n", network=network),
+        ):
+            pass
 
 
 def test_snapshot_hooks_run_before_the_snapshot_and_in_every_worker(server: Server) -> None:

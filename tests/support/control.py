@@ -32,6 +32,8 @@ T = TypeVar("T")
 Message = dict[str, Any]
 HEAD = struct.Struct("<II")
 RUNTIMES = {"python3.11": "/usr/bin/python3.11", "python3.12": "/usr/bin/python3.12"}
+# A host on which functions have no way out.
+REPORT = {"overall": "full", "features": {"network-egress": {"state": "absent", "why": "nobody wants it"}}}
 _SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
 
 _model: list[ServiceModel] = []
@@ -93,7 +95,7 @@ class FakeSupervisor:
             self.defined.pop(message["key"], None)
             self.undefined.append(message["key"])
         elif message["op"] == "isolation":
-            self.send({"op": "isolation", "seq": seq, "report": {"overall": "full"}})
+            self.send({"op": "isolation", "seq": seq, "report": REPORT})
         elif message["op"] == "runtimes":
             self.send({"op": "runtimes", "seq": seq, "runtimes": RUNTIMES})
         elif message["op"] == "ready":

@@ -12,7 +12,7 @@ Params = dict[str, Any]
 # Members that ask for something this host does not have. Empty values, which SDKs and templates like to send, are fine.
 _NOT_YET = {
     "Layers": "layers are not implemented yet: put what the function imports into its package",
-    "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=host gives the host's network",
+    "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=egress gives a way to the internet",
     "FileSystemConfigs": "file systems are not implemented",
     "ImageConfig": "container images are not implemented yet",
     "CodeSigningConfigArn": "code signing is not implemented",
