@@ -86,6 +86,8 @@ class Borrowing:
         wanted = pool.lends_wanted(now)
         if supervisor is None:
             return
+        if wanted and pool.spent is not None:
+            pool.spent.release()
         for _ in range(wanted):
             lend = Lend(pool)
             pool.lends.append(lend)

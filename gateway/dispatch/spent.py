@@ -82,15 +82,19 @@ class Spent:
     def clear(self) -> None:
         """Release what is marked, and see to the next ones."""
         pool, dispatcher = self._pool, self._dispatcher
-        if pool.c.spent:
-            pool.c.spent = 0
-            for worker in pool.idle.spent():
-                dispatcher.part_with(worker, "release")
+        self.release()
         if pool.waits:
             dispatcher.borrowing.ask(pool, time.monotonic_ns())
         else:
             dispatcher.borrowing.borrow_ahead(pool, self.wanted())
         pool.c.reserve = self.wanted() // 4
+
+    def release(self) -> None:
+        """What is marked goes: where somebody waits for room, it is that room."""
+        if self._pool.c.spent:
+            self._pool.c.spent = 0
+            for worker in self._pool.idle.spent():
+                self._dispatcher.part_with(worker, "release")
 
     def _is_low(self) -> bool:
         reserve: int = self._pool.c.reserve

@@ -84,6 +84,18 @@ def test_used_workers_are_never_given_back(tmp_path: Path) -> None:
     go(test())
 
 
+def test_who_waits_for_a_worker_does_not_wait_for_used_ones(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            clean = view(isolation="request")
+            await b.call(function=clean)
+            await asyncio.gather(*(b.call({"do": "sleep", "s": 0.2}, clean) for _ in range(3)))
+            asked = [call[0] for call in b.lender.calls]
+            assert asked.index("release") < asked.index("lend", asked.index("lend") + 1)
+
+    go(test())
+
+
 def test_where_events_come_often_used_workers_go_together(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:
