@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.deploy import function, invoke
+from tests.support.patience import handler_timeout, seconds
 from tests.support.server import Server
 
 PROBES = '''
@@ -183,7 +184,7 @@ IN_THE_SANDBOX = {
 }  # fmt: skip
 # These live in processes: gone with them, but a worker of the same sandbox may see them end.
 OF_PROCESSES = {"a child", "a daemon", "a local socket", "a port"}
-PATIENCE_S = 20.0
+PATIENCE_S = seconds(20.0)
 
 
 class Case(NamedTuple):
@@ -237,7 +238,12 @@ def probes(request: pytest.FixtureRequest, server: Server) -> Iterator[Function]
     case: Case = request.param
     client = server.client()
     with function(
-        client, PROBES, isolation=case.isolation, snapshot=case.snapshot, Timeout=30, MemorySize=512
+        client,
+        PROBES,
+        isolation=case.isolation,
+        snapshot=case.snapshot,
+        Timeout=handler_timeout(30),
+        MemorySize=512,
     ) as name:
         yield Function(client, name, case)
 

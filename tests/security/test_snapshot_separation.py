@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import OFTEN, function, invoke, zip_of
+from tests.support.patience import handler_timeout, seconds
 from tests.support.server import Server
 
-PATIENCE_S = 20.0
+PATIENCE_S = seconds(20.0)
 
 # Who ran this module code, and where.
 MARKED = """
@@ -158,7 +159,7 @@ def test_no_secret_of_others_is_in_a_workers_memory(server: Server, snapshot: st
             client,
             SEARCH,
             snapshot=snapshot,
-            Timeout=30,
+            Timeout=handler_timeout(30),
             MemorySize=1769,
             Environment={"Variables": {"OF": "mine" * 8}},
         ) as name,
@@ -201,7 +202,7 @@ def handler(event, context):
 """
     client = server.client()
     with (
-        function(client, source, isolation="request", snapshot="on", Timeout=60) as name,
+        function(client, source, isolation="request", snapshot="on", Timeout=handler_timeout(60)) as name,
         ThreadPoolExecutor() as threads,
     ):
         at_work = threads.submit(invoke, server.client(), name, "break")

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from sandbox.errors import SandboxError
-from sandbox.processes import ExitStatus, pidfd_kill, reap, reap_strays, spawn_zygote
+from sandbox.processes import ExitStatus, kill_children, pidfd_kill, reap, reap_strays, spawn_zygote
 
 PYTHON = os.path.realpath(sys.executable)
 
@@ -100,3 +100,23 @@ def test_spawning_leaves_no_descriptor() -> None:
         control.close()
         end(pidfd)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_children_of_another_process_are_ended() -> None:
+    pidfd, control = spawn(
+        "import os, socket, time\n"
+        "s = socket.socket(fileno=3)\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0: time.sleep(1000)\n"
+        "s.send(b'ready')\n"
+        "ended = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(3)]\n"
+        "s.send(repr(ended).encode())\n"
+        "s.recv(1)\n"
+    )
+    with control:
+        control.settimeout(20)
+        assert control.recv(64) == b"ready"
+        assert not kill_children(pidfd), "there were some"
+        assert control.recv(64) == b"[-9, -9, -9]"
+        assert kill_children(pidfd), "there are none"
+    assert end(pidfd) == ExitStatus("exit", 0)
