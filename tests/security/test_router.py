@@ -220,10 +220,27 @@ def redirect_to(address: IPv4Address) -> nft.Expression:
     return load + nat
 
 
+def arrives(caller: int, called: int, address: str, patience_s: float) -> bool:
+    """Whether a datagram from one namespace gets to another; an answer could be lost for other reasons."""
+    with (
+        outside.socket_in(called, socket.AF_INET, socket.SOCK_DGRAM) as there,
+        outside.socket_in(caller, socket.AF_INET, socket.SOCK_DGRAM) as here,
+    ):
+        there.bind((address, 0))
+        there.settimeout(0.2)
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            here.sendto(b"?", there.getsockname())
+            with contextlib.suppress(TimeoutError):
+                return there.recv(10) == b"?"
+        return False
+
+
 @pytest.mark.parametrize("router_before", [False, True])
 def test_the_host_does_not_become_a_router_for_others(own_world: Outside, router_before: bool) -> None:
     """A third network behind the host: the outside reaches it only if the host was a router without us."""
     world, third = own_world, native.new_network()
+    patience_s = box.PATIENCE_S if router_before else SILENCE_S
     try:
         host_links, third_links, outer_links = (outside.links_of(n) for n in (world.host, third, world.outer))
         host_links.make_pair("lan1", "eth0", third, 1400)
@@ -241,11 +258,11 @@ def test_the_host_does_not_become_a_router_for_others(own_world: Outside, router
             with inside(world.host):
                 for name in ("lan0", "lan1"):
                     switch_on(name)
-        assert answered(world, world.outer, "192.168.88.3", ECHO_PORT) == router_before
+        assert arrives(world.outer, third, "192.168.88.3", patience_s) == router_before
         with prepared(world) as host, box.running(host, 1, network="egress") as shell:
             assert python(shell, asked_by_tcp(INTERNET)) == f"{HOST_PRIVATE} {INTERNET}"
-            assert answered(world, world.outer, "192.168.88.3", ECHO_PORT) == router_before
-        assert answered(world, world.outer, "192.168.88.3", ECHO_PORT) == router_before
+            assert arrives(world.outer, third, "192.168.88.3", patience_s) == router_before
+        assert arrives(world.outer, third, "192.168.88.3", patience_s) == router_before
         for links in (host_links, third_links, outer_links):
             links.close()
     finally:
