@@ -33,6 +33,16 @@ class Settings:
     region: str = "us-east-1"
     # Functions that may run at the same time on this host; above it calls are throttled (429).
     concurrency: int = 1000
+    # Connections that a front door has at a time: of HTTP, of gRPC, and on either port of one address (IPv6: of one /64);
+    # more are turned away. A proxy in front is one address.
+    http_connections: int = 10_000
+    grpc_connections: int = 4_096
+    connections_per_peer: int = 2_048
+    # Of HTTP requests that a front door holds, from their first byte until they are answered; above it the slowest that
+    # still arrive are answered 503.
+    request_bytes: int = 512 * MIB
+    # Of HTTP answers that wait in a front door for their clients to read them; above it the slowest readers are cut off.
+    answer_bytes: int = 512 * MIB
     # How long a worker without work is kept.
     idle_timeout_s: float = 300.0
     # PEM files; both set: the HTTP and gRPC ports speak TLS.

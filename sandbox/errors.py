@@ -15,7 +15,7 @@ class SandboxError(OSError):
     """`step` is a short phrase a user can read ("mount /tmp"); `detail` names the object, or is empty."""
 
     def __init__(self, errno: int, step: str, detail: str = "") -> None:
-        reason = os.strerror(errno) if errno else ""
+        reason = os.strerror(errno) if 0 < errno < 4096 else ""  # it may be a guest's word
         subject = f"{step} ({detail})" if detail else step
         super().__init__(errno, f"{subject}: {reason}" if reason else subject)
         self.step = step

@@ -29,7 +29,8 @@ class MessageSocket:
 
     `on_message(message, fds)` owns the fds it is given. `on_close()` is called once, when the peer is gone.
     A message that is not a JSON object is the peer's fault and closes the connection: peers are trusted processes or a
-    function zygote, and neither has a reason to send one.
+    function zygote, and neither has a reason to send one. Descriptors that find no room in our table are missing: whoever expects
+    some counts them.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class MessageSocket:
             if self._closed:
                 return
             try:
-                data, ancillary, _flags, _addr = self._sock.recvmsg(
+                data, ancillary, flags, _addr = self._sock.recvmsg(
                     MAX_BYTES, _CMSG_SPACE, socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, InterruptedError):
@@ -118,8 +119,8 @@ class MessageSocket:
                 return
             try:
                 message = orjson.loads(data)
-                if not isinstance(message, dict):
-                    raise ValueError("not an object")
+                if not isinstance(message, dict) or flags & socket.MSG_TRUNC:
+                    raise ValueError("not an object, or not all of it")
             except ValueError:
                 _close_all(fds)
                 self._lost()

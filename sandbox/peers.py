@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("forklight.sandbox")
 
 
+def _number(message: Message, name: str) -> int:
+    """Raises ValueError. A door parses what strangers send: what it says is checked as if one of them had taken it over."""
+    value = message.get(name)
+    if type(value) is not int:
+        raise ValueError(f"{name} is no number")
+    return value
+
+
 class DoorPeer:
     """One door. Whatever it holds when it goes is killed: nobody else knows what those workers were doing."""
 
@@ -76,27 +84,37 @@ class DoorPeer:
     def _received(self, message: Message, fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
+        try:
+            self._obey(message)
+        except ValueError as error:
+            log.error("a front door broke the rules (%s) and is cut off", error)
+            self._link.close()
+            self._closed()
+
+    def _obey(self, message: Message) -> None:
         op = message.get("op")
         supervisor = self._supervisor
         if op == "lend":
-            tenant = message.get("tenant")
+            tenant, key, patience_s = (
+                message.get("tenant"),
+                message.get("key"),
+                message.get("patience_s", 0.0),
+            )
+            if not isinstance(key, str) or not isinstance(patience_s, int | float):
+                raise ValueError("lend")
             supervisor.lend(
-                self,
-                cast(int, message["id"]),
-                cast(str, message["key"]),
-                tenant if isinstance(tenant, str) else None,
-                cast(float, message.get("patience_s", 0.0)),
+                self, _number(message, "id"), key, tenant if isinstance(tenant, str) else None, patience_s
             )
         elif op == "return":
-            supervisor.take_back(self, cast(int, message["worker"]), unused=bool(message.get("unused")))
+            supervisor.take_back(self, _number(message, "worker"), unused=bool(message.get("unused")))
         elif op == "release":
-            supervisor.end(self, cast(int, message["worker"]), "released")
+            supervisor.end(self, _number(message, "worker"), "released")
         elif op == "kill":
-            supervisor.end(self, cast(int, message["worker"]), str(message.get("why", "killed")))
+            supervisor.end(self, _number(message, "worker"), str(message.get("why", "killed"))[:64])
         elif op == "cancel":
-            supervisor.cancel(self, cast(int, message["id"]))
+            supervisor.cancel(self, _number(message, "id"))
         elif op == "inited":
-            supervisor.initialised(self, cast(int, message["worker"]))
+            supervisor.initialised(self, _number(message, "worker"))
         elif op == "ready":
             self._on_ready(cast("str | None", message.get("http")), cast("str | None", message.get("grpc")))
 

@@ -52,6 +52,15 @@ def reap(pidfd: int) -> ExitStatus | None:
     return ExitStatus("exit" if info.si_code == os.CLD_EXITED else "signal", info.si_status)
 
 
+def is_child(fd: int) -> bool:
+    """Whether this descriptor, which somebody gave us, holds a child of ours that is not reaped: what `reap` can wait for."""
+    try:
+        os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except OSError:
+        return False
+    return True
+
+
 def reap_strays(pidfds: Iterable[int]) -> int:
     """Reap dead children that are behind none of `pidfds` (all that are ours); returns how many. To be called now and then.
 

@@ -18,7 +18,7 @@ from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
 from sandbox.version_pool import SnapshotState, VersionPool
-from sandbox.zygote import ForkRequest, Zygote
+from sandbox.zygote import FORK_LIMIT_S, ForkRequest, Zygote
 
 log = logging.getLogger("forklight.sandbox")
 
@@ -101,6 +101,7 @@ class Snapshots:
                 self._loop,
                 lambda: self._lost(pool, function_zygote),
                 lambda message: self._said(pool, function_zygote, message),
+                fork_limit_s=FORK_LIMIT_S,
             ),
             log_fd=log_read,
             started_at=self._loop.time(),
@@ -160,7 +161,10 @@ class Snapshots:
 
     def _said(self, pool: VersionPool, zygote: FunctionZygote, message: Message) -> None:
         if pool.zygote is not zygote or pool.snapshot is not SnapshotState.STARTING:
-            return  # hostile or late: a zygote has nothing to say outside its own initialisation
+            # A zygote has nothing to say outside its own initialisation: the function's code says it, and could go on for ever.
+            log.warning("function zygote of %s spoke unasked and is killed", pool.spec.key)
+            zygote.zygote.kill()
+            return
         if message.get("op") == "init_failed":
             error = message.get("error")
             self._fail(
@@ -185,6 +189,8 @@ class Snapshots:
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""
                 self._settled(pool, "on", "", None, self._log_of(zygote))
+        else:
+            self._fail(pool, "its process broke the rules of its channel", None, self._log_of(zygote))
 
     def _check_init(self, pool: VersionPool, zygote: FunctionZygote) -> None:
         if pool.zygote is zygote and pool.snapshot is SnapshotState.STARTING:

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from sandbox.channel import HEADER, READY
 from sandbox.errors import SandboxError
 from sandbox.forking import Forker
 from sandbox.host import Host
-from sandbox.processes import pidfd_kill, reap
+from sandbox.processes import ExitStatus, pidfd_kill, reap
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
@@ -187,7 +188,10 @@ class WorkerKeeper:
             self._shells.retire(worker.shell)
 
     def _died(self, worker: Worker) -> None:
-        status = reap(worker.pidfd)
+        try:
+            status = reap(worker.pidfd)
+        except ChildProcessError:  # its zygote gave one pidfd for two workers, and the other is reaped
+            status = ExitStatus("signal", signal.SIGKILL)
         if status is None:
             return
         self._loop.remove_reader(worker.pidfd)

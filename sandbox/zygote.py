@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import SandboxError
 from sandbox.messages import Message, MessageSocket
-from sandbox.processes import pidfd_kill, reap
+from sandbox.processes import is_child, pidfd_kill, reap
 
 log = logging.getLogger("forklight.sandbox")
 
@@ -37,8 +37,15 @@ class ForkRequest:
     on_failed: Callable[[SandboxError], None]
 
 
+# A function zygote has forked in this time, or stalls: its next fork would, too.
+FORK_LIMIT_S = 10.0
+
+
 class Zygote:
-    """Owns the control socket and the pidfd. `on_lost()` is called once when it is gone, however it went."""
+    """Owns the control socket and the pidfd. `on_lost()` is called once when it is gone, however it went.
+
+    `fork_limit_s`: how long a fork may take before the zygote is killed; 0: as long as it likes.
+    """
 
     def __init__(
         self,
@@ -47,8 +54,11 @@ class Zygote:
         loop: asyncio.AbstractEventLoop,
         on_lost: Callable[[], None],
         on_message: Callable[[Message], None] | None = None,
+        fork_limit_s: float = 0.0,
     ) -> None:
         self._loop = loop
+        self._fork_limit_s = fork_limit_s
+        self._watch: asyncio.TimerHandle | None = None
         self._pidfd = pidfd
         self._on_lost = on_lost
         self._on_message = on_message
@@ -88,6 +98,8 @@ class Zygote:
             return
         self._next_id += 1
         self._pending[self._next_id] = request
+        if self._fork_limit_s and self._watch is None:
+            self._watch = self._loop.call_later(self._fork_limit_s, self._check_fork, self._next_id)
         self._link.send(
             {
                 "op": "fork",
@@ -109,6 +121,18 @@ class Zygote:
         self._pidfd = pidfd
         self._loop.add_reader(pidfd, self._died)
 
+    def _check_fork(self, number: int) -> None:
+        """The oldest fork that was under way when the watch began, or a later one."""
+        self._watch = None
+        if self._gone or not self._pending:
+            return
+        oldest = next(iter(self._pending))
+        if oldest > number:
+            self._watch = self._loop.call_later(self._fork_limit_s, self._check_fork, self._next_id)
+            return
+        log.warning("a zygote did not fork within %g s and is killed", self._fork_limit_s)
+        self.kill()
+
     def kill(self) -> None:
         if self._pidfd >= 0:
             pidfd_kill(self._pidfd)
@@ -120,7 +144,7 @@ class Zygote:
         request = None
         if op in ("forked", "failed"):
             request = self._pending.pop(_int(message.get("id")), None)
-        if op == "forked" and request is not None and len(fds) == 1:
+        if op == "forked" and request is not None and len(fds) == 1 and is_child(fds[0]):
             request.on_forked(fds[0])
             return
         for fd in fds:
@@ -144,9 +168,11 @@ class Zygote:
             self._lost()
 
     def _died(self) -> None:
-        status = reap(self._pidfd)
-        if status is None:
-            return
+        try:
+            if reap(self._pidfd) is None:
+                return
+        except ChildProcessError:
+            pass  # it gave its own pidfd for a worker's, and is reaped
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1

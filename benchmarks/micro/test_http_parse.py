@@ -11,6 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.signing import Signer
+from gateway.admission import Admission
 from gateway.web.http1 import Connection
 from gateway.web.http_server import HttpServer
 from gateway.web.request import Refusal, Request
@@ -36,7 +37,7 @@ class Answering:
     def refuse(self, request: Request, refusal: Refusal) -> None:
         raise AssertionError(refusal)
 
-    def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
+    def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
         return 1 << 20, Refusal(413, "RequestEntityTooLarge", "too large")
 
 
@@ -70,7 +71,9 @@ def test_limit_parse(benchmark: BenchmarkFixture) -> None:
 
 
 def test_request_and_response(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    connection = Connection(HttpServer(loop, Answering()))
+    ticket = Admission(1).enter("")
+    assert ticket is not None
+    connection = Connection(HttpServer(loop, Answering()), ticket)
     connection.connection_made(Sink())
     benchmark(connection.data_received, REQUEST)
     assert not connection._closing

@@ -139,6 +139,12 @@ def _add_serve(commands: Commands) -> None:
     add("--region", metavar="NAME", default="us-east-1", help="the server's own region (%(default)s)")
     add("--concurrency", metavar="N", type=_positive, default=1000,
         help="invocations at a time; more are throttled (%(default)s)")  # fmt: skip
+    add("--http-connections", metavar="N", type=_positive, default=10_000,
+        help="of one front door; more are answered 503 (%(default)s)")  # fmt: skip
+    add("--grpc-connections", metavar="N", type=_positive, default=4_096,
+        help="of one front door; more are closed (%(default)s)")  # fmt: skip
+    add("--connections-per-peer", metavar="N", type=_positive, default=2_048,
+        help="of those, from one address (%(default)s)")  # fmt: skip
     add("--idle-timeout", metavar="S", type=_seconds, default=300.0,
         help="seconds for which a worker without work is kept (%(default)g)")  # fmt: skip
     add(

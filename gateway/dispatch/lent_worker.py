@@ -353,10 +353,10 @@ class Worker:
 
     def _fault(self, kind: int, length: int, meta: int, nonce: bytes) -> str:
         """Why this header must not come now; empty when it may."""
-        if length > MAX_BODY or meta:
-            return "too large" if length > MAX_BODY else "metadata"
+        if meta:
+            return "metadata"
         if not self.ready:
-            if kind not in (READY, INIT_FAILED, SETUP_FAILED) or nonce != NO_NONCE:
+            if kind not in (READY, INIT_FAILED, SETUP_FAILED) or nonce != NO_NONCE or length > MAX_BODY:
                 return "no READY first"
             return ""
         invocation = self.invocation

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.addresses import Address
+from gateway.admission import places
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import ControlClient, DirectorySink
@@ -25,7 +26,7 @@ from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.server import GrpcServer
 from gateway.settings import Settings
 from gateway.web.fast_teacher import FastTeacher
-from gateway.web.http_server import HttpServer
+from gateway.web.http_server import HttpServer, Limits
 from gateway.web.router import Router
 from sandbox.client import SupervisorClient
 
@@ -89,7 +90,21 @@ class DoorServer(DirectorySink):
         )
         if self._settings.auth != "required":
             self.dispatcher.fast.set_open_region(self._settings.region)
-        self.web = HttpServer(loop, self.router, dispatcher=self.dispatcher)
+        http_places, self._grpc_places = places(self._settings)
+        if http_places < self._settings.http_connections:
+            log.warning(
+                "door %d may have %d HTTP and %d gRPC connections: the limit of open files allows no more",
+                self._index,
+                http_places,
+                self._grpc_places,
+            )
+        limits = Limits(
+            connections=http_places,
+            per_peer=min(http_places, self._settings.connections_per_peer),
+            all_requests=self._settings.request_bytes,
+            all_answers=self._settings.answer_bytes,
+        )
+        self.web = HttpServer(loop, self.router, limits, dispatcher=self.dispatcher)
         self.control.start(self)
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
         async with asyncio.timeout(STATE_LIMIT_S):
@@ -162,6 +177,8 @@ class DoorServer(DirectorySink):
                 "region": self._settings.region,
                 "tokens": (lambda: self._tokens) if self._settings.auth == "required" else None,
                 "tls": self._tls,
+                "max_connections": self._grpc_places,
+                "per_peer": min(self._grpc_places, self._settings.connections_per_peer),
             }
             if self._settings.grpc_engine == "native":
                 self._grpc = Http2Server(self.dispatcher, self.control, **common, fast=self.dispatcher)
@@ -201,6 +218,14 @@ class DoorServer(DirectorySink):
         dispatcher.collect_figures()
         metrics = dispatcher.metrics
         metrics.gauges["forklight_door_connections"] = self.web.open_connections
+        metrics.gauges["forklight_door_request_bytes"] = self.web.requests.held
+        metrics.gauges["forklight_door_answer_bytes"] = self.web.answers.held
+        turned_away = self.web.admission.refused
+        if isinstance(self._grpc, Http2Server):
+            turned_away += self._grpc.admission.refused
+        metrics.counters["forklight_connections_refused_total"] = turned_away
+        metrics.counters["forklight_requests_evicted_total"] = self.web.requests.evicted
+        metrics.counters["forklight_answers_cut_total"] = self.web.answers.evicted
         metrics.gauges["forklight_door_workers"] = len(dispatcher.workers)
         metrics.gauges["forklight_door_unfinished"] = dispatcher.unfinished
         metrics.counters["forklight_log_bytes_dropped_total"] = (

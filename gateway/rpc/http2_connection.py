@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 
 from gateway._native import ffi, lib
+from gateway.admission import Ticket
 from gateway.model.invocation import Invocation
 from gateway.rpc.fast_invoke import AdoptedCall
 from gateway.rpc.http2_call import Call
@@ -39,8 +40,9 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: Http2Server) -> None:
+    def __init__(self, server: Http2Server, ticket: Ticket) -> None:
         self.server = server
+        self._ticket = ticket
         self.peer = ""
         self.calls: dict[int, Call | AdoptedCall] = {}  # by stream; those that are not answered yet
         self._h2: Any = None  # None: not connected (any more)
@@ -67,14 +69,14 @@ class Connection(asyncio.Protocol):
             return
         self._handle = self.server.opened(self)
         if self._handle:
-            self._h2 = lib.fl_h2_new(self.server.native, self._handle, fd)
-        if not self._h2:
-            self._h2 = None
+            self._h2 = lib.fl_h2_new(self.server.native, self._handle, fd) or None
+        if self._h2 is None:
             self._transport.abort()
             return
         self.turn()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._ticket.leave()
         self.adopt_all()
         for call in list(self.calls.values()):
             call.lost()

@@ -8,7 +8,6 @@ Several processes listen on one port (SO_REUSEPORT); the kernel gives each conne
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -17,7 +16,8 @@ from grpc_health.v1.health import aio as health_aio
 
 from gateway._native import ffi, lib
 from gateway.addresses import Address
-from gateway.listening import bind_shared, tls_context
+from gateway.admission import Admission
+from gateway.listening import HANDSHAKE_S, Listener, bind_shared, tls_context
 from gateway.rpc import limits
 from gateway.rpc.fast_invoke import AdoptedCall, FastDispatcher, FastInvokes
 from gateway.rpc.function_service import ControlCalls, FunctionService
@@ -29,8 +29,6 @@ from gateway.rpc.methods import open_methods, set_health
 from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
 
 TICK_S = 0.5
-BACKLOG = 4096
-HANDSHAKE_S = 10.0  # of TLS
 LAST_WRITES_S = 1.0  # for what is still in sockets when every call has ended
 _POLL_S = 0.01
 _NS = 1_000_000_000
@@ -66,6 +64,7 @@ class Http2Server:
     hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
     is needed.
     ``tls``: certificate chain and private key, the bytes of PEM files. ``engine_limits``: in place of some of ENGINE_LIMITS.
+    ``per_peer``: of ``max_connections``, those of one address; 0: all.
     ``fast``: the dispatcher again, if it has a fast path for plain invocations.
     """
 
@@ -80,6 +79,7 @@ class Http2Server:
         tls: tuple[bytes, bytes] | None = None,
         max_calls: int = limits.MAX_CALLS,
         max_connections: int = limits.MAX_CONNECTIONS,
+        per_peer: int = 0,
         engine_limits: dict[str, int] | None = None,
         fast: FastDispatcher | None = None,
     ) -> None:
@@ -98,10 +98,10 @@ class Http2Server:
         self.refusal = write_trailers(REFUSAL, REFUSAL_METADATA)
         self.max_calls = max_calls
         self.calls: set[Call | AdoptedCall] = set()  # whose methods have not ended
-        self._max_connections = max_connections
+        self.admission = Admission(max_connections, per_peer)
         self._engine_limits = ENGINE_LIMITS | (engine_limits or {})
         self._connections: dict[int, Connection] = {}
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self.native: Any = None
 
@@ -117,11 +117,16 @@ class Http2Server:
         engine_limits = ffi.new("struct fl_h2_limits *", self._engine_limits)
         self.native = ffi.gc(lib.fl_h2_server_new(engine_limits), lib.fl_h2_server_free)
         self.fast.begin(self.native, self.tokens is None)
-        self._due = ffi.new("uint64_t[]", self._max_connections + 1)
-        self._needs = ffi.new("uint32_t[]", self._max_connections + 1)
+        self._due = ffi.new("uint64_t[]", self.admission.places + 1)
+        self._needs = ffi.new("uint32_t[]", self.admission.places + 1)
         port = int(sock.getsockname()[1])
-        self._listener = await self.loop.create_server(
-            lambda: Connection(self), sock=sock, backlog=BACKLOG, **_tls_options(context)
+        self._listener = Listener(
+            self.loop,
+            sock,
+            self.admission,
+            lambda ticket: Connection(self, ticket),
+            context=context,
+            handshake_s=HANDSHAKE_S,
         )
         await self.set_serving(True)
         self._tick()
@@ -167,8 +172,8 @@ class Http2Server:
     # ---- what connections say ------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> int:
-        """A handle for it; 0: there are too many."""
-        if self._listener is None or len(self._connections) >= self._max_connections:
+        """A handle for it; 0: we are stopping."""
+        if self._listener is None:
             return 0
         handle = self.fast.enroll(connection)
         self._connections[handle] = connection
@@ -199,7 +204,7 @@ class Http2Server:
             await asyncio.sleep(_POLL_S)
 
     def _tick(self) -> None:
-        count = lib.fl_h2_tick(self.native, self._due, self._needs, self._max_connections)
+        count = lib.fl_h2_tick(self.native, self._due, self._needs, self.admission.places)
         for i in range(count):
             connection = self._connections.get(self._due[i])
             if connection is None:
@@ -209,9 +214,3 @@ class Http2Server:
             else:
                 connection.turn()
         self._ticker = self.loop.call_later(TICK_S, self._tick)
-
-
-def _tls_options(context: ssl.SSLContext | None) -> dict[str, Any]:
-    if context is None:
-        return {}
-    return {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_S}

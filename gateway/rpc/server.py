@@ -28,7 +28,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_metadata_size", limits.MAX_METADATA),
     ("grpc.absolute_max_metadata_size", 2 * limits.MAX_METADATA),
     ("grpc.max_concurrent_streams", limits.MAX_STREAMS),
-    ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
     ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_S * 1000)),
     ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_TIMEOUT_S * 1000)),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -55,7 +54,11 @@ class GrpcServer:
         region: str,
         tokens: Callable[[], Collection[str]] | None,
         tls: tuple[bytes, bytes] | None = None,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        per_peer: int = 0,
     ) -> None:
+        """``per_peer`` is not for this engine: it does not let us see who connects."""
+        self._options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections))
         self._address = address
         self._tls = tls
         methods = InvokeService(dispatcher, region).handlers()
@@ -66,7 +69,7 @@ class GrpcServer:
 
     async def start(self) -> int:
         """Listen and serve; returns the port.  Raises OSError when the address or the TLS files are no good."""
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=limits.MAX_CALLS)
+        server = grpc.aio.server(options=self._options, maximum_concurrent_rpcs=limits.MAX_CALLS)
         server.add_generic_rpc_handlers((self._methods,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(ALL_SERVICES, server)

@@ -1,9 +1,9 @@
 """HTTP/1.1 for the front door: uvloop's Protocol and httptools' parser, requests in order, one write per response.
 
-The parser (llhttp, strict) refuses Content-Length with Transfer-Encoding, repeated or odd Content-Length, bare LF or
-CR, NUL, folded headers and whitespace before a colon.  This file adds the limits, the time-outs and the states.
+What arrives is arriving.py's; this file has the order of requests and answers, the time-outs and the end.
 
 Order: a connection has one active request; what it pipelines behind that waits, and nothing more is read meanwhile.
+Of many small requests at once some are parsed and answered, then it is the turn of other connections.
 End of input while a request runs may be a half-closed client or one that hung up: they look the same until
 something is written, so interim ``100 Continue``s are sent, which only a client that is still there survives.
 """
@@ -13,73 +13,43 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-import httptools
-
+from gateway.admission import Ticket
 from gateway.model.invocation import Invocation
+from gateway.web.arriving import CONTINUE, FULL, Arriving
 from gateway.web.fast_lane import HELD, PYTHON, FastLane
 from gateway.web.request import Refusal, Request
 
 if TYPE_CHECKING:
     from gateway.web.http_server import HttpServer
 
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SMALL_BODY: Final = 65536  # a larger one is not copied behind its head
+SLICE: Final = 16384  # bytes that are parsed in one turn of the loop, but for plain bodies,
+BATCH: Final = 32  # and requests that are answered in one
 PROBE_S: Final = (0.1, 1.0)  # after end of input: when the second probe follows, then each further one
-# Headers that must not come twice: two readers of one message could each believe another one.
-_SINGLE: Final = frozenset(
-    (b"host", b"authorization", b"content-length", b"transfer-encoding", b"x-amz-date")
-)
 
 
-class _StopParsing(Exception):
-    """Raised in a parser callback after `_refusal` was set; never leaves this file."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(Arriving):
     """One client."""
 
     _transport: asyncio.Transport
-    _parser: Any
 
-    def __init__(self, server: HttpServer) -> None:
-        # per process
-        self.server = server
-        # per connection
-        self._parser = httptools.HttpRequestParser(self)
-        self._queue: deque[Request] = deque()  # complete requests that wait their turn
-        self._active: Request | None = None
+    def __init__(self, server: HttpServer, ticket: Ticket) -> None:
+        super().__init__(server)
+        self._ticket = ticket
         self._fd = -1  # -1: only the transport can write
         self._direct = True  # nothing waits in the transport
         self._pumping = False
         self._reading = True
+        self._unparsed = b""  # what came in one go with what was parsed; nothing is read before that was, too
+        self._feeding = False  # it will be, soon
         self._writable = True
         # Open: what arrives is shown to the fast path first, and nothing is under way here.
         self._lane: FastLane | None = None
         self._eof = False
         self._closing = False  # close when nothing is queued any more
         self._probe: asyncio.TimerHandle | None = None
-        self._discarded = -1  # bytes thrown away since a refusal; -1: still parsing
-        self.deadline = server.now + server.limits.header_s  # steady seconds; 0: none
-        self.body_deadline = 0.0  # of the whole body; 0: no body is under way
-        # per request, while it arrives
-        self._midway = False
-        self._began_now = False  # in the bytes being parsed
-        self._chunk = 0  # how many those are
-        self._head_bytes = 0  # of the head, in earlier chunks
-        self._target = b""
-        self._headers: dict[bytes, bytes] = {}  # being filled
-        self._complete: dict[bytes, bytes] = {}  # all of them
-        self._in_head = True
-        self._repeats = 0
-        self._old = False  # HTTP/1.0
-        self._limit = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._expect = False
-        self._refusal: Refusal | None = None
 
     # ---- transport -----------------------------------------------------------------------------------------
 
@@ -91,10 +61,8 @@ class Connection(asyncio.Protocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._transport.get_extra_info("sslcontext") is None:
                 self._fd = sock.fileno()
-        if not self.server.opened(self):
-            self._transport.write(self.server.overloaded)
-            self._transport.close()
-        elif self.server.dispatcher is not None:
+        self.server.opened(self)
+        if self.server.dispatcher is not None:
             self._lane = FastLane(self.server.dispatcher, self, self._fd)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,13 +71,17 @@ class Connection(asyncio.Protocol):
             self._lane.close()
             self._lane = None
         self.server.closed(self)
-        self._forget_body()
+        self._ticket.leave()
+        self.server.answers.gone(self)
+        self._forget_arriving()
+        self._unparsed = b""
         if self._probe is not None:
             self._probe.cancel()
             self._probe = None
-        self._queue.clear()
+        self._forget_queue()
         active, self._active = self._active, None
         if active is not None:
+            self._settle(active)
             active.abandon()
         self._parser = None  # it refers back to us
 
@@ -147,36 +119,55 @@ class Connection(asyncio.Protocol):
             self._lane.open = False
             self._direct = False
         self.deadline = self.server.now + self.server.limits.keep_alive_s
-        self._transport.write(self._lane.rest())
+        self._give(self._lane.rest())
 
     def _parse(self, data: bytes) -> None:
+        """At once, if it is little or the middle of a plain body; else its beginning, and the rest in later turns."""
         if self._discarded >= 0:
             self._discard(len(data))
             return
+        if self._unparsed:
+            self._unparsed += data
+            return
         if not self._direct:
             self._direct = self._transport.get_write_buffer_size() == 0
-        self._chunk = len(data)
-        self._began_now = False
-        if self.body_deadline:
-            self.deadline = min(self.server.now + self.server.limits.body_idle_s, self.body_deadline)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # No protocol to change to: the request is answered as it is; what follows it is not HTTP.
-            if self._queue:
-                self._queue[-1].keep_alive = False
-        except httptools.HttpParserError as error:
-            self._refuse_input(self._refusal or _malformed(error))
-        if self._midway and self._in_head and self._discarded < 0:
-            self._head_bytes = self._head_size() if self._began_now else self._head_bytes + self._chunk
-            if self._head_bytes > self.server.limits.head_bytes:
-                self._refuse_input(_TOO_LONG)
-        if self._queue:
-            if self._active is None:
-                self._pump()
-            if self._queue and self._reading:
-                self._reading = False
-                self._transport.pause_reading()
+        rest = b""
+        take = max(SLICE, self._plain_left())
+        if len(data) > take:
+            data, rest = data[:take], data[take:]
+        self._feed(data)
+        if rest and (take := self._plain_left()):
+            self._feed(rest[:take])
+            rest = rest[take:]
+        if rest and self._discarded >= 0:
+            self._discard(len(rest))
+        else:
+            self._unparsed = rest
+        if self._queue and self._active is None:
+            self._pump()
+        if (self._queue or self._unparsed) and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        if self._unparsed and not self._queue:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """What came already, then what the socket has."""
+        if self._unparsed:
+            if not self._feeding:
+                self._feeding = True
+                self.server.loop.call_soon(self._feed_unparsed)
+        elif not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _feed_unparsed(self) -> None:
+        self._feeding = False
+        data, self._unparsed = self._unparsed, b""
+        if data and not self._transport.is_closing():
+            self._parse(data)
+            if not self._unparsed and not self._queue:
+                self._read_on()
 
     def eof_received(self) -> bool:
         self._take_over()
@@ -195,132 +186,15 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._pump()
 
-    # ---- parser --------------------------------------------------------------------------------------------
+    def _settle(self, request: Request) -> None:
+        """It is answered, or nobody waits for that."""
+        self.server.requests.held -= request.charge
+        request.charge = 0
 
-    def on_message_begin(self) -> None:
-        server = self.server
-        self._midway = True
-        self._began_now = True
-        self._in_head = True
-        self._head_bytes = 0
-        self._repeats = 0
-        self._target = b""
-        self._headers = {}
-        self.deadline = server.now + server.limits.header_s
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        headers = self._headers
-        if name in headers:
-            self._repeated(name, value)
-        else:
-            headers[name] = value
-
-    def _repeated(self, name: bytes, value: bytes) -> None:
-        self._repeats += 1
-        if name in _SINGLE:
-            self._stop(400, "BadRequest", f"Header {name.decode('latin-1')} is given more than once.")
-        self._headers[name] += b"," + value
-
-    def on_headers_complete(self) -> None:
-        headers = self._headers
-        server = self.server
-        self._old = False
-        if self._parser.get_http_version() != "1.1":
-            self._check_old(self._parser.get_http_version())
-        elif b"host" not in headers:
-            self._stop(400, "BadRequest", "Header Host is missing.")
-        if len(headers) + self._repeats > server.limits.fields:
-            self._stop(431, "RequestHeaderSectionTooLarge", "Too many header fields.")
-        if self._chunk + self._head_bytes > server.limits.head_bytes < self._head_size():
-            self._refusal = _TOO_LONG
-            raise _StopParsing
-        # Trailers come by the same callback as headers: nothing of ours reads them, and they must not pass for those.
-        self._complete = headers
-        self._headers = {}
-        self._in_head = False
-        if b"content-length" in headers or b"transfer-encoding" in headers:
-            self._expect_body(headers)
-
-    def on_body(self, body: bytes) -> None:
-        size = len(body)
-        self._body_size += size
-        self.server.body_bytes += size
-        if self._body_size > self._limit:
-            _, self._refusal = self.server.app.body_limit(self._parser.get_method(), self._target)
-            raise _StopParsing
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        parts = self._body
-        body = b""
-        if parts:
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self._forget_body()
-        if self.body_deadline:
-            self._expect = False
-            self.body_deadline = 0.0
-        self._midway = False
-        self.deadline = 0.0
-        parser = self._parser
-        request = Request(
-            self,
-            parser.get_method(),
-            self._target,
-            self._complete,
-            body,
-            parser.should_keep_alive(),
-            self._old,
-        )
-        self._queue.append(request)
-
-    def _expect_body(self, headers: dict[bytes, bytes]) -> None:
-        """Decide on a body before any of it is taken in."""
-        server = self.server
-        length = headers.get(b"content-length")
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
-            self._stop(
-                501, "NotImplementedException", "Transfer-Encoding other than chunked is not supported."
-            )
-        self._limit, refusal = server.app.body_limit(self._parser.get_method(), self._target)
-        if length is not None and int(length) > self._limit:
-            self._refusal = refusal
-            raise _StopParsing
-        if server.body_bytes > server.limits.all_bodies:
-            self._stop(503, "ServiceUnavailableException", "Too many request bodies are under way.")
-        self.deadline = server.now + server.limits.body_idle_s
-        self.body_deadline = server.now + server.limits.body_total_s
-        expected = headers.get(b"expect")
-        if expected is not None:
-            if expected.lower() != b"100-continue":
-                self._stop(417, "ExpectationFailed", "Only 100-continue can be expected.")
-            if self._active is None and not self._queue:
-                self._write(CONTINUE)
-            else:
-                self._expect = True  # when it is its turn
-
-    def _check_old(self, version: str) -> None:
-        if version != "1.0":
-            self._stop(505, "HttpVersionNotSupported", "HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if b"transfer-encoding" in self._headers:
-            self._stop(400, "BadRequest", "HTTP/1.0 has no Transfer-Encoding.")
-        self._old = True
-
-    def _head_size(self) -> int:
-        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
-
-    def _stop(self, status: int, code: str, message: str) -> None:
-        self._refusal = Refusal(status, code, message)
-        raise _StopParsing
-
-    def _forget_body(self) -> None:
-        self.server.body_bytes -= self._body_size
-        self._body_size = 0
-        self._body = []
+    def _forget_queue(self) -> None:
+        for request in self._queue:
+            self._settle(request)
+        self._queue.clear()
 
     # ---- refusing input ------------------------------------------------------------------------------------
 
@@ -330,13 +204,20 @@ class Connection(asyncio.Protocol):
         self.body_deadline = 0.0
         self.deadline = 0.0
         self._midway = False
-        self._forget_body()
+        self._unparsed = b""
+        self._forget_arriving()
         last = self._queue[-1] if self._queue else self._active
         if last is not None and not last.keep_alive:
             return  # bytes behind a request that said close: nobody waits for an answer to them
         request = Request(self, b"", self._target, {}, b"", False, self._old)
         request.refusal = refusal
         self._queue.append(request)
+
+    def evict(self) -> None:
+        """What arrives here is too much, together with what arrives elsewhere."""
+        self._refuse_input(FULL)
+        if self._active is None:
+            self._pump()
 
     def _discard(self, size: int) -> None:
         """Take in what the client still sends, for a while: closing at once would destroy the answer on its way."""
@@ -347,13 +228,18 @@ class Connection(asyncio.Protocol):
     # ---- requests ------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Start the next request, and the next, as long as they are answered at once."""
+        """Start the next request, and the next, as long as they are answered at once; of very many, some."""
         if self._pumping:
             return
         self._pumping = True
         queue = self._queue
         app = self.server.app
+        left = BATCH
         while queue and self._active is None and self._writable and not self._transport.is_closing():
+            if left == 0:
+                self.server.loop.call_soon(self._pump)
+                break
+            left -= 1
             request = queue.popleft()
             self._active = request
             if request.refusal is not None:
@@ -362,14 +248,15 @@ class Connection(asyncio.Protocol):
                 app.handle(request)
         self._pumping = False
         if not queue and not self._reading and not self._transport.is_closing():
-            self._reading = True
-            self._transport.resume_reading()
+            self._read_on()
 
     def finish(self, request: Request, line: bytes, headers: bytes, body: bytes | None) -> None:
         """The response of the active request: status line, further header lines, body (None: it can have none)."""
         if self._active is not request:
             return  # the client is gone
         self._active = None
+        if request.charge:
+            self._settle(request)
         closing = not request.keep_alive or (self._closing and not self._queue)
         if closing:
             headers += b"Connection: close\r\n"
@@ -386,6 +273,7 @@ class Connection(asyncio.Protocol):
             self._direct = False
             head = b"%b%b%bContent-Length: %d\r\n\r\n" % (line, date, headers, len(body))
             self._transport.writelines((head, body))
+            self.server.answers.waits(self, len(head) + len(body), self.server.now)
         if closing:
             self._close()
         elif self._queue:
@@ -394,13 +282,13 @@ class Connection(asyncio.Protocol):
             if not self._midway:
                 self.deadline = self.server.now + self.server.limits.keep_alive_s
                 if self._lane is not None:
-                    self._lane.open = (self._direct or self._fd < 0) and self._writable and not self._closing
+                    regular = (self._direct or self._fd < 0) and self._writable and not self._closing
+                    self._lane.open = regular and not self._unparsed
             elif self._expect:
                 self._expect = False
                 self._write(CONTINUE)
             if not self._reading:
-                self._reading = True
-                self._transport.resume_reading()
+                self._read_on()
 
     def _write(self, data: bytes) -> None:
         """Now, not at the end of the loop's turn, when nothing written before is still waiting.
@@ -420,10 +308,31 @@ class Connection(asyncio.Protocol):
                 return
             data = data[written:]
         self._direct = False
-        transport.write(data)
+        self._give(data)
+
+    def _give(self, data: bytes) -> None:
+        """To the transport, which keeps it until the client reads."""
+        self._transport.write(data)
+        self.server.answers.waits(self, len(data), self.server.now)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether bytes came that are to be parsed in a later turn of the loop."""
+        return bool(self._unparsed)
+
+    def unsent(self) -> int:
+        """Bytes that the transport keeps."""
+        return self._transport.get_write_buffer_size()
+
+    def secured_socket(self) -> socket.socket | None:
+        """Behind TLS, where the transport does not know what is unsent."""
+        if self._fd >= 0:
+            return None
+        return cast("socket.socket | None", self._transport.get_extra_info("socket"))
 
     def _close(self) -> None:
-        self._queue.clear()
+        self._forget_queue()
+        self._unparsed = b""
         if self._discarded < 0 or self._eof:
             self._transport.close()
             return
@@ -450,6 +359,9 @@ class Connection(asyncio.Protocol):
 
     def overdue(self) -> None:
         """Its deadline has passed; called by the server's clock."""
+        if not self._reading:  # what did not come may be there, and we are the ones who do not read
+            self.deadline = self.server.now + self.server.limits.header_s
+            return
         idle_since = self._lane.idle_since(self.server.now) if self._lane is not None else None
         if idle_since is not None and idle_since + self.server.limits.keep_alive_s > self.server.now:
             self.deadline = idle_since + self.server.limits.keep_alive_s
@@ -475,12 +387,3 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close without waiting for anything."""
         self._transport.abort()
-
-
-_TOO_LONG: Final = Refusal(431, "RequestHeaderSectionTooLarge", "The request's head is too large.")
-
-
-def _malformed(error: Exception) -> Refusal:
-    if isinstance(error, httptools.HttpParserInvalidMethodError):
-        return Refusal(501, "NotImplementedException", "Unknown method.")
-    return Refusal(400, "BadRequest", f"Malformed HTTP request: {error}")

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
 
-from gateway.listening import bind_shared
+from gateway.admission import Admission
+from gateway.listening import Listener, bind_shared
 from gateway.model.invocation import Invocation
+from gateway.web.arriving import SMALL_REQUEST
 from gateway.web.fast_lane import FastDispatcher
 from gateway.web.http1 import Connection
+from gateway.web.in_flight import Answers, Requests
 from gateway.web.request import Refusal, Request
 
 TICK_S = 0.5
-BACKLOG = 4096
+_OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,12 @@ class Limits:
     linger_s: float = 5.0  # after a refusal, while the client may still send
     discard_bytes: int = 128 * 1024 * 1024  # of what it still sends
     connections: int = 10_000
-    all_bodies: int = 512 * 1024 * 1024  # of all requests that are still arriving
+    per_peer: int = 0  # of those, by one address; 0: all
+    all_requests: int = 512 * 1024 * 1024  # until they are answered
+    all_answers: int = 512 * 1024 * 1024  # until they are read
+    answer_idle_s: float = 20.0  # without a byte of an answer read
+    answer_total_s: float = 300.0  # for all that waits
+    handshake_s: float = 10.0  # of TLS
 
 
 class Application(Protocol):
@@ -51,7 +61,7 @@ class Application(Protocol):
         """Answer a request whose invocation the fast path began."""
         ...
 
-    def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
+    def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
         """How large a body this request may have, and what to say when it is larger."""
         ...
 
@@ -72,10 +82,11 @@ class HttpServer:
         self.limits = limits or Limits()
         self.now = time.monotonic()  # coarse: within TICK_S
         self.date_line = b""
-        self.body_bytes = 0
-        self.overloaded = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n"
+        self.requests = Requests(self.limits.all_requests)
+        self.answers = Answers(self.limits.all_answers, self.limits.answer_idle_s, self.limits.answer_total_s)
+        self.admission = Admission(self.limits.connections, self.limits.per_peer)
         self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._ticker: asyncio.TimerHandle | None = None
 
     async def listen(
@@ -90,18 +101,25 @@ class HttpServer:
         self._tick()
         if sock is None:
             sock = bind_shared(host, port)
-        server = await self.loop.create_server(
-            lambda: Connection(self), sock=sock, backlog=BACKLOG, ssl=context
-        )
-        self._servers.append(server)
         bound = sock.getsockname()
+        self._listeners.append(
+            Listener(
+                self.loop,
+                sock,
+                self.admission,
+                lambda ticket: Connection(self, ticket),
+                context=context,
+                handshake_s=self.limits.handshake_s,
+                refusal=_OVERLOADED,
+            )
+        )
         return f"[{bound[0]}]:{bound[1]}" if sock.family == socket.AF_INET6 else f"{bound[0]}:{bound[1]}"
 
     def stop_listening(self) -> None:
         """New connections go to other doors; idle ones are closed, busy ones after their answer."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
         for connection in list(self._connections):
             connection.shut()
 
@@ -119,10 +137,14 @@ class HttpServer:
         """How many clients are connected."""
         return len(self._connections)
 
-    def opened(self, connection: Connection) -> bool:
-        """False: there are too many; it is to be closed."""
+    def is_full(self, size: int) -> bool:
+        """Whether a complete request with a body of this size, already counted, is too much.  A small one hardly ever is."""
+        limit = self.limits.all_requests
+        return self.requests.held > (limit if size > SMALL_REQUEST else limit + limit // 4)
+
+    def opened(self, connection: Connection) -> None:
+        """It is connected."""
         self._connections.add(connection)
-        return len(self._connections) <= self.limits.connections
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
@@ -138,4 +160,5 @@ class HttpServer:
         overdue = [connection for connection in self._connections if 0 < connection.deadline < now]
         for connection in overdue:
             connection.overdue()
+        self.answers.look(now)
         self._ticker = self.loop.call_later(TICK_S, self._tick)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.web.http1 import Connection
+    from gateway.web.arriving import Arriving
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -31,6 +31,7 @@ class Request:
     __slots__ = (
         "_connection",
         "body",
+        "charge",
         "headers",
         "keep_alive",
         "method",
@@ -42,7 +43,7 @@ class Request:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Arriving,
         method: bytes,
         target: bytes,
         headers: dict[bytes, bytes],
@@ -57,6 +58,7 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.old = old  # HTTP/1.0
+        self.charge = 0  # bytes of it that the server counts
         self.refusal: Refusal | None = None
         self.on_abandon: Callable[[], None] | None = None
 

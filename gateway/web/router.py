@@ -21,6 +21,7 @@ from gateway.web.responses import respond_error
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
+STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
 SERVICES: Final = frozenset(("lambda", "logs", "forklight"))
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
 _REMEMBERED: Final = 4096
@@ -104,8 +105,10 @@ class Router:
         error = ApiError(refusal.code, refusal.message, status=refusal.status)
         respond_error(request, error, new_request_id()[0])
 
-    def body_limit(self, method: bytes, target: bytes) -> tuple[int, Refusal]:
-        """Invoke takes an event, everything else at most a function's code."""
+    def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
+        """Invoke takes an event, everything else at most a function's code; a stranger's request next to nothing."""
+        if self._auth_required and not self.verifier.may_know(headers, target):
+            return STRANGERS_BODY, _STRANGER
         if target in self._routes or b"/invocations" in target:
             return MAX_REQUEST_BYTES, TOO_LARGE
         return CONTROL_BODY, _CONTROL_TOO_LARGE
@@ -234,6 +237,9 @@ def _one_line(value: str) -> str:
 
 _OURS: Final = frozenset(("x-amzn-requestid", "content-length", "connection", "date", "transfer-encoding"))
 _ALLOW: Final = "GET, HEAD, POST, PUT, DELETE, PATCH"
+_STRANGER: Final = Refusal(
+    403, "UnrecognizedClientException", "The security token included in the request is invalid."
+)
 _CONTROL_TOO_LARGE: Final = Refusal(
     413,
     "RequestEntityTooLargeException",

@@ -142,7 +142,7 @@ class Verifier:
             raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token")
         prefix, mark, signature = authorization.rpartition(b"Signature=")
         scope = self._scopes.get(prefix)
-        if scope is None or not mark:
+        if scope is None or not mark or not signature:
             scope, signature = self._parse(authorization, prefix, headers)
         stamp = headers.get(b"x-amz-date")
         now = time.time()
@@ -171,6 +171,18 @@ class Verifier:
         if not _equal(scope.sign(text), signature):
             raise _mismatch()
         return scope.identity
+
+    def may_know(self, headers: dict[bytes, bytes], target: bytes) -> bool:
+        """Whether a request names one of our access keys: looked at before its body is taken in.  It proves nothing."""
+        authorization = headers.get(b"authorization")
+        if authorization is None:
+            return any(
+                b"X-Amz-Credential=" + key.encode() + mark in target
+                for key in self._secrets
+                for mark in (b"%2F", b"%2f", b"/")
+            )
+        claimed = claimed_identity(authorization)
+        return claimed is not None and claimed.access_key in self._secrets
 
     def scope_of(self, prefix: bytes) -> Scope | None:
         """What is remembered of Authorization headers that begin so."""

@@ -147,10 +147,18 @@ static int may_go_on(const struct fl_pool *pool, int64_t now)
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
+static void forget_event(struct fl_call *call)
+{
+    if (call->frame != NULL)
+        call->door->held -= call->meta_size + call->size;
+    free(call->frame);
+    call->frame = call->payload = NULL;
+}
+
 void fl_call_free(struct fl_call *call)
 {
     if (call != NULL)
-        free(call->frame);
+        forget_event(call);
     free(call);
 }
 
@@ -216,8 +224,7 @@ static int start_oldest(struct fl_door *door, struct fl_worker *worker, int64_t 
                call->size, now))
         return 0;
     unqueue(pool, call);
-    free(call->frame);
-    call->frame = call->payload = NULL;
+    forget_event(call);
     return 1;
 }
 
@@ -261,6 +268,7 @@ static struct fl_call *new_call(struct fl_door *door, const struct fl_route *rou
     struct fl_call *call = calloc(1, sizeof *call);
     if (call == NULL)
         return NULL;
+    call->door = door;
     call->pool = route->pool;
     call->from = from;
     call->origin = from->handle;
@@ -275,9 +283,12 @@ static enum fl_verdict let_wait(struct fl_door *door, struct fl_pool *pool, stru
                                 const struct fl_route *route, const unsigned char *payload,
                                 size_t size)
 {
+    if (door->held + route->meta_size + size > FL_HELD_BYTES)
+        return FL_PYTHON;
     call->frame = malloc(route->meta_size + size);
     if (call->frame == NULL)
         return FL_PYTHON;
+    door->held += route->meta_size + size;
     memcpy(call->frame, route->meta, route->meta_size);
     memcpy(call->frame + route->meta_size, payload, size);
     call->meta_size = route->meta_size;

@@ -22,6 +22,7 @@ enum finding { WHOLE, INCOMPLETE, IRREGULAR };
 struct http_origin {
     struct fl_origin origin;
     struct fl_http *http;
+    struct fl_door *door; /* that counts what is held */
     int pieces;
 };
 
@@ -276,8 +277,11 @@ static int make_room(struct fl_http *http, size_t size)
 
 static void forget_held(struct fl_http *http)
 {
+    struct http_origin *origin = (struct http_origin *)http->from;
+    if (http->held > 0)
+        origin->door->held -= http->held;
     http->held = 0;
-    ((struct http_origin *)http->from)->pieces = 0;
+    origin->pieces = 0;
     if (http->room > KEPT_ROOM) {
         free(http->bytes);
         http->bytes = NULL;
@@ -341,7 +345,7 @@ struct fl_http *fl_http_new(uint64_t handle, int fd)
         free(origin);
         return NULL;
     }
-    *origin = (struct http_origin){{handle, answer, adopted}, http, 0};
+    *origin = (struct http_origin){{handle, answer, adopted}, http, NULL, 0};
     http->from = &origin->origin;
     http->fd = fd;
     return http;
@@ -351,6 +355,7 @@ void fl_http_free(struct fl_http *http)
 {
     if (http == NULL)
         return;
+    forget_held(http);
     free(http->bytes);
     free(http->from);
     free(http);
@@ -373,10 +378,13 @@ enum fl_verdict fl_http_received(struct fl_door *door, struct fl_http *http, con
     }
     struct fl_request request;
     enum finding finding = parse(&request, whole, total);
-    if (finding == INCOMPLETE && total <= MAX_HEAD + FL_EVENT_BYTES && make_room(http, total)) {
+    if (finding == INCOMPLETE && total <= MAX_HEAD + FL_EVENT_BYTES &&
+        door->held + size <= FL_HELD_BYTES && make_room(http, total)) {
         if (http->held == 0)
             memcpy(http->bytes, data, size);
         http->held = total;
+        origin->door = door;
+        door->held += size;
         origin->pieces++;
         return FL_HELD;
     }

@@ -108,6 +108,10 @@ static int on_frame_received(nghttp2_session *session, const nghttp2_frame *fram
     case NGHTTP2_PRIORITY:
         idle = 1;
         break;
+    case NGHTTP2_WINDOW_UPDATE:
+        if (fl_h2_widened(h2) < 0)
+            fl_h2_end(h2, NGHTTP2_ENHANCE_YOUR_CALM, "too many window updates");
+        break;
     default:
         break;
     }
@@ -123,6 +127,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) {
         h2->strikes = 0;
         h2->pinged_ns = 0;
+        fl_h2_sent(h2, frame->hd.length);
         struct fl_h2_stream *stream = stream_of(session, id);
         /* The answer is complete and the client still talks: it need not. */
         if ((frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && stream != NULL && !stream->ended)

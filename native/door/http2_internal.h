@@ -12,9 +12,10 @@ enum {
     FL_H2_OUT_BYTES = 131072, /* handed to the socket at once */
     FL_H2_QUEUE = 4096,       /* frames that wait for a client that takes nothing */
     FL_H2_CONNECTION_WINDOW = 4 * 1024 * 1024,
-    FL_H2_FIELD_OVERHEAD = 32,        /* of a header field, as RFC 9113 counts */
-    FL_H2_BOMB = 4,                   /* times the limit of a head: no client means that */
-    FL_H2_POOLS = 16,                 /* that calls of one read can begin to wait for */
+    FL_H2_FIELD_OVERHEAD = 32, /* of a header field, as RFC 9113 counts */
+    FL_H2_UPDATES = 2000, /* window updates at once, without anything sent that they may answer */
+    FL_H2_BOMB = 4,       /* times the limit of a head: no client means that */
+    FL_H2_POOLS = 16,     /* that calls of one read can begin to wait for */
     FL_H2_LARGE_WINDOW = 1024 * 1024, /* of a stream whose message has its memory */
 };
 
@@ -106,7 +107,7 @@ struct fl_h2 {
     uint64_t waiting;   /* to be sent */
     size_t block_bytes; /* of the header fields that are arriving */
     uint32_t strikes;
-    struct fl_bucket resets, chatter;
+    struct fl_bucket resets, chatter, updates;
     int64_t now; /* of the bytes being worked on */
     int64_t began_ns;
     int64_t received_ns;  /* last */
@@ -194,5 +195,9 @@ void fl_grpc_origin(struct fl_h2 *h2, uint64_t handle);
 int fl_h2_pinged(struct fl_h2 *h2);
 int fl_h2_reset(struct fl_h2 *h2);
 int fl_h2_chatted(struct fl_h2 *h2);
+/* The same of a window update; fl_h2_sent says that something was sent which may be a reason for
+ * some. */
+int fl_h2_widened(struct fl_h2 *h2);
+void fl_h2_sent(struct fl_h2 *h2, size_t size);
 
 #endif

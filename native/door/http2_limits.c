@@ -3,6 +3,9 @@
 
 /* A call whose end is late is Python's, which enforces its deadline. */
 enum { FL_H2_PATIENCE_NS = 200000000 };
+/* Window updates: so many at once and a second without any reason, and for each frame that was
+ * sent. */
+enum { UPDATES_A_S = 100, UPDATES_A_FRAME = 2, BYTES_AN_UPDATE = 512 };
 
 /* Takes a token; -1: there is none. */
 static int take(struct fl_bucket *bucket, int64_t now, uint32_t burst, uint32_t a_second)
@@ -27,6 +30,16 @@ int fl_h2_chatted(struct fl_h2 *h2)
 {
     const struct fl_h2_limits *limits = &h2->server->limits;
     return take(&h2->chatter, h2->now, limits->chatter, limits->chatter_a_s);
+}
+
+int fl_h2_widened(struct fl_h2 *h2)
+{
+    return take(&h2->updates, h2->now, FL_H2_UPDATES, UPDATES_A_S);
+}
+
+void fl_h2_sent(struct fl_h2 *h2, size_t size)
+{
+    h2->updates.tokens += (double)(UPDATES_A_FRAME + size / BYTES_AN_UPDATE);
 }
 
 /* As gRPC counts: pings are free again once we have sent something of a call. */

@@ -77,7 +77,8 @@ struct fl_h2 *fl_h2_new(struct fl_h2_server *server, uint64_t handle, int fd)
     h2->now = h2->began_ns = h2->received_ns = h2->progress_ns = h2->data_ns = fl_steady_ns();
     h2->resets.tokens = server->limits.resets;
     h2->chatter.tokens = server->limits.chatter;
-    h2->resets.filled_ns = h2->chatter.filled_ns = h2->now;
+    h2->updates.tokens = FL_H2_UPDATES;
+    h2->resets.filled_ns = h2->chatter.filled_ns = h2->updates.filled_ns = h2->now;
     h2->next = server->own->connections;
     if (h2->next != NULL)
         h2->next->previous = h2;

@@ -10,7 +10,8 @@ enum {
     FL_INPUT_BYTES = 65536, /* of one read from a worker; a larger answer is Python's */
     FL_HEADROOM = 1024,     /* writable bytes before an answer's payload, for what goes before it */
     FL_EVENT_BYTES = 32768, /* a larger event is Python's */
-    FL_META_BYTES = 2048,   /* of what goes to the worker with it */
+    FL_HELD_BYTES = 64 << 20, /* of what is kept for later; more is Python's, which counts it */
+    FL_META_BYTES = 2048,     /* of what goes to the worker with it */
     FL_BOUNDS = 31,
     FL_RECORDS = 1024,
     FL_OUTPUTS = 262144,    /* bytes that workers wrote, of all records */

@@ -73,5 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         held = 0;
     }
     fl_http_free(http);
+    if (door->held != 0)
+        __builtin_trap();
     return 0;
 }

@@ -43,6 +43,7 @@ struct fl_door {
                               Python takes it and sets it to 0 */
     uint32_t records;      /* how many wait in fl_take_records */
     const unsigned char *outputs; /* what they wrote: see struct fl_record */
+    size_t held;                  /* bytes of beginnings of requests and of events that wait */
     uint32_t quiet_left;          /* invocations that still get log lines in this second */
     struct fl_tables *own;        /* C's business */
 };
@@ -101,6 +102,7 @@ struct fl_worker {
 /* One invocation on the fast path. */
 struct fl_call {
     struct fl_call *next;
+    struct fl_door *door;
     struct fl_pool *pool;
     struct fl_worker *worker; /* NULL: it waits */
     struct fl_origin *from;

@@ -1,6 +1,33 @@
 /* A door's fast path: requests of clients, whole or not, plain or not. */
 #include "fast_rig.h"
 
+TEST(what_is_held_has_a_bound)
+{
+    begin(1);
+    rig.door->held = FL_HELD_BYTES;
+    CHECK_INT(receive(0, request, 20), FL_PYTHON);
+    rig.door->held = 0;
+    CHECK_INT(receive(0, request, 20), FL_HELD);
+    CHECK_INT(rig.door->held, 20);
+    CHECK_INT(receive(0, request + 20, sizeof request - 1 - 20), FL_DONE);
+    CHECK_INT(rig.door->held, 0);
+    CHECK_INT(answer(0), FL_DONE);
+    end();
+}
+
+TEST(events_that_wait_are_counted)
+{
+    let_three_wait();
+    CHECK_INT(rig.door->held, 3 * (9 + 2));
+    rig.door->held = FL_HELD_BYTES;
+    CHECK_INT(ask(4), FL_PYTHON);
+    rig.door->held = 3 * (9 + 2);
+    for (int i = 0; i < 4; i++)
+        CHECK_INT(answer(0), FL_DONE);
+    CHECK_INT(rig.door->held, 0);
+    end();
+}
+
 TEST(a_plain_request_is_answered)
 {
     begin(1);

@@ -122,8 +122,9 @@ def test_continuation_flood_ends_the_connection() -> None:
         h2.frame(h2.PING, 0, 0, bytes(8)),
         h2.settings(),
         h2.frame(h2.PRIORITY, 0, 1, bytes([0, 0, 0, 3, 1])),
+        h2.frame(h2.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)),
     ],
-    ids=["ping", "settings", "priority"],
+    ids=["ping", "settings", "priority", "window update"],
 )
 def test_flood_of_idle_frames_ends_the_connection(frames: bytes) -> None:
     async def test() -> None:

@@ -46,9 +46,13 @@ def test_c(build_folder: Path, program: str, case: str) -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_the_fuzzing_corpus_replays_without_a_finding(build_folder: Path) -> None:
+MUTANTS = 100  # of each input, always the same ones
+
+
+def test_the_fuzzing_corpus_and_mutants_of_it_replay_without_a_finding(build_folder: Path) -> None:
     for fuzzer in sorted((build_folder / "fuzz").glob("fuzz_*")):
         corpus = sorted((NATIVE / "fuzz" / "corpus" / fuzzer.name.removeprefix("fuzz_")).iterdir())
-        answer = subprocess.run([fuzzer, *corpus], capture_output=True, text=True, check=False, timeout=60)
+        command = [fuzzer, f"--mutate={MUTANTS}", *corpus]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert answer.returncode == 0, answer.stderr
         assert f"{len(corpus)} inputs replayed" in answer.stdout

@@ -96,7 +96,9 @@ class Fake:
         near.setblocking(False)
         self.far.setblocking(False)
         self.transport = Transport(near)
-        self.protocol = Connection(server)
+        ticket = server.admission.enter("")
+        assert ticket is not None
+        self.protocol = Connection(server, ticket)
         self.protocol.connection_made(self.transport)  # type: ignore[arg-type]
         door.fakes.add(self)
 
@@ -112,7 +114,7 @@ class Fake:
     async def rest(self) -> bytes:
         got = self.read()
         limit = time.monotonic() + seconds(20)
-        while self.door.bench.dispatcher.unfinished:
+        while self.door.bench.dispatcher.unfinished or self.protocol.is_behind:
             assert time.monotonic() < limit
             await asyncio.sleep(0)
             got += self.read()

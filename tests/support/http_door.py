@@ -123,7 +123,8 @@ async def door(*, auth: bool = False, limits: Limits | None = None) -> AsyncIter
         server.close()
         await asyncio.sleep(0.01)
         assert server.open_connections == 0
-        assert server.body_bytes == 0
+        assert server.requests.held == server.answers.held == 0
+        assert server.admission.inside == 0
 
 
 def go(test: Coroutine[Any, Any, None]) -> None:
