@@ -92,6 +92,7 @@ class Supervisor:
         self._keep_alive = KeepAlive()
         self._short = False  # of memory: nothing is made ahead of demand
         self._growing: asyncio.TimerHandle | None = None  # the rest of what waits is started then
+        self._asked: dict[str, VersionPool] = {}  # all that wait for workers are among these
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
@@ -211,10 +212,11 @@ class Supervisor:
         self._keep_alive.touch(pool)
         patience_s = min(max(patience_s, RECALL_WAIT_S), MAX_PATIENCE_S)
         pool.waiting.append(LendRequest(door, lend_id, tenant, time.monotonic(), patience_s=patience_s))
+        self._asked[key] = pool
         self._pump(pool)
 
     def cancel(self, door: DoorPeer, lend_id: int) -> None:
-        for pool in self._pools.values():
+        for pool in self._wanting():
             for request in pool.waiting:
                 if request.door is door and request.lend_id == lend_id:
                     pool.waiting.remove(request)
@@ -299,7 +301,7 @@ class Supervisor:
             return  # settled() comes back here
         missing = len(pool.waiting) - pool.starting
         for _ in range(missing):
-            if self._keeper.young() + self._starting() >= MAX_YOUNG:
+            if self._keeper.young() + self._keeper.starting >= MAX_YOUNG:
                 self._grow_later()
                 return
             if not self._room_for(pool):
@@ -322,11 +324,8 @@ class Supervisor:
                 return True
         return False
 
-    def _starting(self) -> int:
-        return sum(pool.starting for pool in self._pools.values())
-
     def _count(self) -> int:
-        return len(self._keeper.workers) + self._starting()
+        return len(self._keeper.workers) + self._keeper.starting
 
     def _grow_later(self) -> None:
         """Enough is being started: the rest when that is ready. Who waits may be served by somebody else until then."""
@@ -337,9 +336,13 @@ class Supervisor:
         if self._growing is not None:
             self._growing.cancel()
             self._growing = None
-            waiting = [pool for pool in self._pools.values() if pool.waiting]
-            for pool in sorted(waiting, key=VersionPool.busy):
+            for pool in sorted(self._wanting(), key=VersionPool.busy):
                 self._pump(pool)
+
+    def _wanting(self) -> list[VersionPool]:
+        """The functions that wait for workers. Of a host's thousands they are few, so they are not looked for among all."""
+        self._asked = {key: pool for key, pool in self._asked.items() if pool.waiting and not pool.retired}
+        return list(self._asked.values())
 
     def _at_limit(self, pool: VersionPool) -> None:
         """Nothing can be started. Perhaps a door holds an idle worker of this function; perhaps the host has room again before
@@ -375,8 +378,7 @@ class Supervisor:
 
     def _neediest(self) -> VersionPool | None:
         """Of the functions that wait for workers the one that has least."""
-        waiting = [pool for pool in self._pools.values() if pool.waiting]
-        return min(waiting, key=VersionPool.busy) if waiting else None
+        return min(self._wanting(), key=VersionPool.busy, default=None)
 
     def _gives_way(self, pool: VersionPool) -> bool:
         """Whether a worker of this function that has just come free makes room for one of another function."""

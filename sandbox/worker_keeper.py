@@ -59,6 +59,7 @@ class WorkerKeeper:
         self._on_room = on_room
         self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
         self.workers: dict[int, Worker] = {}
+        self.starting = 0  # workers that wait for a sandbox, of all pools
         self._young: dict[int, float] = {}  # started and not ready yet -> when
 
     def young(self) -> int:
@@ -90,11 +91,13 @@ class WorkerKeeper:
             self._add(pool, worker)
             return
         pool.starting += 1
+        self.starting += 1
         kind = ShellKind(pool.spec.network, pool.spec.limits.tmp_mb)
         self._shells.take(kind, lambda shell: self._got_shell(pool, shell))
 
     def _got_shell(self, pool: VersionPool, shell: Shell | SandboxError) -> None:
         pool.starting -= 1
+        self.starting -= 1
         if isinstance(shell, SandboxError):
             self._start_failed(pool, shell)
             return
