@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from sandbox.congestion import Congestion
 from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
 from sandbox.keep_alive import KeepAlive, Kept
@@ -39,6 +40,8 @@ MAX_PATIENCE_S = 30.0
 TICK_S = 1.0
 # Spares are refilled a moment after the call that took one, so that the fork does not compete with it.
 REFILL_DELAY_S = 0.01
+# On a congested host nothing is made ahead of demand; whether it still is one is looked at again after this time.
+CALM_REFILL_S = 0.25
 # Workers that are started at once: what keeps the processors busy. More would only delay each other, and the calls that run.
 MAX_YOUNG = 4 * (os.cpu_count() or 1)
 # A function zygote that nobody needs goes when memory is wanted (keep_alive.py), and at the latest after this time.
@@ -90,6 +93,7 @@ class Supervisor:
         )
         self._memory = Memory()
         self._keep_alive = KeepAlive()
+        self._congestion = Congestion()
         self._short = False  # of memory: nothing is made ahead of demand
         self._growing: asyncio.TimerHandle | None = None  # the rest of what waits is started then
         self._asked: dict[str, VersionPool] = {}  # all that wait for workers are among these
@@ -405,13 +409,16 @@ class Supervisor:
             request = pool.waiting.popleft()
             request.door.denied(request.lend_id, "unavailable", str(error))
 
-    def _refill_soon(self, pool: VersionPool) -> None:
+    def _refill_soon(self, pool: VersionPool, delay_s: float = REFILL_DELAY_S) -> None:
         if pool.spec.key not in self._refilling and not self._closing:
             self._refilling.add(pool.spec.key)
-            self._loop.call_later(REFILL_DELAY_S, self._refill, pool)
+            self._loop.call_later(delay_s, self._refill, pool)
 
     def _refill(self, pool: VersionPool) -> None:
         self._refilling.discard(pool.spec.key)
+        if self._congestion.look(time.monotonic_ns()) and pool.spec.isolation != "request":
+            self._refill_soon(pool, CALM_REFILL_S)
+            return
         if pool.retired or self._short or pool.snapshot is SnapshotState.STARTING:
             return
         zygote = pool.zygote
@@ -451,6 +458,7 @@ class Supervisor:
                 zygote = pool.zygote
                 if zygote is not None and now - zygote.started_at > ZYGOTE_IDLE_S:
                     self._snapshots.stop(pool)
+        self._congestion.look(time.monotonic_ns())
         self._shed()
         self._shells.tick()
         self._reap_strays()

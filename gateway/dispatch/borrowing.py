@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 from gateway._native import lib
 from gateway.dispatch import outcomes
 from gateway.dispatch.lent_worker import Worker
-from gateway.dispatch.worker_pool import IDLE_PATIENCE_NS, PATIENCE_NS, Lend, WorkerPool
+from gateway.dispatch.policy import IDLE_PATIENCE_NS, PATIENCE_NS, QUEUE_LENGTH
+from gateway.dispatch.worker_pool import Lend, WorkerPool
 from gateway.model.invocation import Invocation, Result, ResultKind
 from sandbox.client import Denied, LentWorker
 
 if TYPE_CHECKING:
     from gateway.dispatch.dispatcher import Dispatcher
 
-QUEUE_LENGTH = 10_000  # waiting invocations of one pool
 # A caller that names no deadline is answered 429 after this time on a full host.
 PATIENCE_AT_LIMIT_S = 0.5
 UNSENT = "The platform could not start a worker for this function. Nothing of it ran."
@@ -83,6 +83,8 @@ class Borrowing:
             if not self._serve_oldest(pool, worker, now):
                 self._dispatcher.part_with(worker, "release")
         supervisor = self.supervisor
+        if pool.waits:
+            self._dispatcher.fast.look(now)
         wanted = pool.lends_wanted(now)
         if supervisor is None:
             return

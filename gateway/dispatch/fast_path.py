@@ -8,14 +8,16 @@ call that turns out irregular: from then on it is an `Invocation` like any other
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway._native import ffi, lib
+from gateway.dispatch import policy
 from gateway.dispatch.metrics import BOUNDS_NS
 from gateway.model.invocation import FunctionView, Invocation
+from gateway.model.request_id import request_id_of
 from sandbox.channel import invoke_meta
+from sandbox.congestion import Congestion
 
 if TYPE_CHECKING:
     from gateway.dispatch.worker_pool import WorkerPool
@@ -52,14 +54,44 @@ class Origin(Protocol):
 class FastPath:
     """One per door."""
 
-    def __init__(self) -> None:
-        self.door: Any = owned(lib.fl_door_new(BOUNDS_NS, len(BOUNDS_NS)), lib.fl_door_free)
+    def __init__(self, congestion: Congestion | None = None) -> None:
+        numbers = ffi.new(
+            "struct fl_policy *",
+            {
+                "round_trip_ns": policy.ROUND_TRIP_NS,
+                "patience_ns": policy.IDLE_PATIENCE_NS,
+                "widen_ns": policy.WIDEN_NS,
+                "start_ns": policy.START_NS,
+                "most_waiting": policy.QUEUE_LENGTH,
+            },
+        )
+        self.door: Any = owned(lib.fl_door_new(BOUNDS_NS, len(BOUNDS_NS), numbers), lib.fl_door_free)
+        self._congestion = congestion or Congestion()
+        self._calm_until = 0
         self._records = ffi.new("struct fl_record[]", _RECORDS)
         self._numbers = 0
         self._origins: dict[int, Origin] = {}
         self._pools: dict[int, WorkerPool] = {}
         self._routes: dict[bytes, WorkerPool] = {}
         self._scopes: set[bytes] = set()
+
+    # ---- how busy the host is ------------------------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """As it was when somebody looked last."""
+        return self._congestion.high
+
+    def look(self, now: int) -> None:
+        """Whether the host is congested; before something is decided by it, and now and then."""
+        self.door.congested = self._congestion.look(now)
+
+    def calm_growth(self, now: int, wanted: int) -> int:
+        """How many of these workers may be asked for on a congested host: now and then one, of all pools together."""
+        if now < self._calm_until:
+            return 0
+        self._calm_until = now + policy.CALM_NS
+        return min(1, wanted)
 
     # ---- who is who ----------------------------------------------------------------------------------------
 
@@ -156,7 +188,7 @@ class FastPath:
         if call.payload != ffi.NULL:  # it waits
             payload = bytes(ffi.buffer(call.payload, call.size))
             arn = json.loads(bytes(ffi.buffer(call.frame, call.meta_size)))["arn"]
-        invocation = Invocation(view, payload, str(uuid.UUID(bytes=nonce)), nonce, arn, _nobody)
+        invocation = Invocation(view, payload, request_id_of(nonce), nonce, arn, _nobody)
         invocation.admitted_ns = call.admitted_ns
         if call.limit_ns:
             invocation.deadline_s = (call.limit_ns - call.admitted_ns) / 1e9
@@ -174,7 +206,7 @@ class FastPath:
             for record in self._records[0 : lib.fl_take_records(self.door, self._records, _RECORDS)]:
                 yield (
                     record.worker,
-                    str(uuid.UUID(bytes=bytes(ffi.buffer(record.nonce, 16)))),
+                    request_id_of(bytes(ffi.buffer(record.nonce, 16))),
                     record.started_ms,
                     record.duration_ns,
                     record.billed_ms,

@@ -51,20 +51,31 @@ class LimitClock:
         dispatcher = self._dispatcher
         now = _steady()
         self._ticks += 1
+        dispatcher.fast.look(now)
         if now // 1_000_000_000 != self._second:
             self._second = now // 1_000_000_000
             dispatcher.accounting.new_second()
         earliest = self._check(True)
-        if self._ticks % FLUSH_TICKS == 0:
+        flush = self._ticks % FLUSH_TICKS == 0
+        if flush:
             dispatcher.accounting.ship_running(dispatcher.workers.values())
-            dispatcher.shipper.flush()
             dispatcher.clear_spent()
+        else:
+            dispatcher.accounting.catch_up()
+        self._format_logs(flush)
         if dispatcher.forget_empty_pools():
             wait = min(TICK_NS, max(1_000_000, earliest - _steady()))
             self._ticker = dispatcher.loop.call_later(wait / 1e9, self._tick)
         else:
             dispatcher.accounting.catch_up()
             dispatcher.shipper.flush()
+
+    def _format_logs(self, flush: bool) -> None:
+        """A slice at a time, and what calls have brought meanwhile comes between: all at once would hold them up for 10-20 ms."""
+        if self._dispatcher.shipper.format_some():
+            self._dispatcher.loop.call_soon(self._format_logs, flush)
+        elif flush:
+            self._dispatcher.shipper.flush()
 
     def _check(self, housekeeping: bool) -> int:
         """Enforce every limit that has passed; when the next one passes (steady ns)."""

@@ -39,6 +39,8 @@ class FunctionStats:
         "ok",
         "outcomes",
         "region",
+        "service_key",
+        "service_ns",
         "timeouts",
     )
 
@@ -56,6 +58,9 @@ class FunctionStats:
         # How long the module code of the version `init_key` took when it ran last: not a figure, but as lasting as they are.
         self.init_key = ""
         self.init_us = -1
+        # The same of a warm call's time in its handler.
+        self.service_key = ""
+        self.service_ns = -1
 
     def ran(self, kind: ResultKind, duration_ns: int, billed_ms: int) -> None:
         """An invocation that reached a worker."""

@@ -10,13 +10,22 @@ plain wait here.  Whoever decides looks at both queues: ``waits``, ``oldest_ns``
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gateway._native import ffi, lib
 from gateway.dispatch.fast_path import FastPath, owned
+from gateway.dispatch.policy import (
+    EAGER_WORKERS,
+    IDLE_PATIENCE_NS,
+    LONG_NS,
+    MOST_SHORT_WORKERS,
+    NO_LIMIT,
+    PATIENCE_NS,
+    SHORT_HANDLER_NS,
+    START_NS,
+)
 from gateway.model.invocation import FunctionView, Invocation
 
 if TYPE_CHECKING:
@@ -24,19 +33,6 @@ if TYPE_CHECKING:
     from gateway.dispatch.metrics import FunctionStats
     from gateway.dispatch.spent import Spent
 
-# A worker that answers in microseconds serves a short queue sooner than a new worker could be had.
-PATIENCE_NS = 2_000_000
-# The same for a worker that is there but cold: two that stay in the processor's caches do more than sixteen in turn.
-IDLE_PATIENCE_NS = 1_000_000
-# A handler that takes less than this is worth queueing for.  By its own clock: a busy host is not a slow function.
-SHORT_HANDLER_NS = 100_000
-# What a call costs besides its handler, roughly.
-ROUND_TRIP_NS = 50_000
-# Up to this many busy workers there is a CPU for one more, so a waiting invocation asks for one at once.
-EAGER_WORKERS = max(2, os.cpu_count() or 1)
-# More workers than this do not serve handlers of microseconds any faster, however many calls wait: they only take turns.
-MOST_SHORT_WORKERS = 8 * (os.cpu_count() or 1)
-NO_LIMIT = 1 << 30
 # A worker whose module code ran for longer than this is not sent an event before it is ready (see Worker.start).
 PIPELINE_INIT_US = 20_000
 
@@ -194,6 +190,8 @@ class WorkerPool:
         self.stats = stats
         self.c.one_shot = int(self.one_shot)
         self.spent: Spent | None = None  # where workers serve once
+        if stats.service_key == view.key:
+            self.c.service_ns = stats.service_ns
         self.idle = Idle(self.c)
         self.waiting = Waiting(self.c)
         self.lends: list[Lend] = []
@@ -207,6 +205,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """No plain calls from here on."""
+        self.stats.service_key, self.stats.service_ns = self.key, self.service_ns
         self.collect_figures()
         self._fast.leave_pool(self._number)
 
@@ -277,38 +276,45 @@ class WorkerPool:
     def note_service(self, handler_ns: int) -> None:
         """One warm call's time in the handler, smoothed."""
         known = self.service_ns
-        self.service_ns = handler_ns if known < 0 else known + (handler_ns - known) // 8
+        if known < 0:
+            self.service_ns = handler_ns
+        elif handler_ns < known or not self._fast.congested:
+            self.service_ns = known + (handler_ns - known) // 8
 
     def wake_another(self, now: int) -> bool:
         """Whether an idle worker takes what waits, or what comes, rather than one of the busy ones when it is done."""
-        return (
-            self.busy < EAGER_WORKERS
-            or self.service_ns > SHORT_HANDLER_NS
-            or self.service_ns < 0
-            or self.one_shot
-            or (self.waits > 0 and now - self.oldest_ns >= IDLE_PATIENCE_NS)
-        )
+        crowded = lib.fl_pool_is_crowded(self._fast.door, self.c)
+        return not crowded or (self.waits > 0 and now - self.oldest_ns >= IDLE_PATIENCE_NS)
 
     def lends_wanted(self, now: int) -> int:
         """How many more workers to ask for now.
 
         0 with invocations left uncovered means: ask again when the oldest has waited for PATIENCE_NS.
         """
-        waiting = self.waits
-        uncovered = waiting - len(self.lends) - len(self.idle)
+        uncovered = self.waits - len(self.lends) - len(self.idle)
         if uncovered <= 0:
             return 0
-        active = self.busy + len(self.lends)
-        if 0 <= self.service_ns <= SHORT_HANDLER_NS and not self.one_shot:
-            uncovered = min(uncovered, max(0, MOST_SHORT_WORKERS - active - len(self.idle)))
-        expected = (self.service_ns + ROUND_TRIP_NS) * waiting
-        if self.one_shot or self.service_ns < 0 or expected > PATIENCE_NS * active:
+        service, active = self.service_ns, self.busy + len(self.lends)
+        congested = self._fast.congested
+        if self.one_shot or active == 0 or (service < 0 and not congested):
             return uncovered
+        if service < 0:
+            return self._next_step(uncovered, now)
+        if service >= (LONG_NS if congested else START_NS):
+            return max(0, uncovered - active * START_NS // service)
+        if service <= SHORT_HANDLER_NS:
+            uncovered = min(uncovered, max(0, MOST_SHORT_WORKERS - active - len(self.idle)))
         if now - self.oldest_ns < PATIENCE_NS:
             self._growth = 1
-            return min(uncovered, max(0, EAGER_WORKERS - active))
-        # Slower than it was, or this host was busy for a moment: grow, and faster the longer it lasts.
-        if now < self._grow_at:
+            return 0 if congested else min(uncovered, max(0, EAGER_WORKERS - active))
+        if congested:
+            return 0 if self.lends else self._fast.calm_growth(now, uncovered)
+        # Not enough, or this host was busy for a moment.
+        return self._next_step(uncovered, now)
+
+    def _next_step(self, uncovered: int, now: int) -> int:
+        """Grow when what was asked for last is there, and faster the longer it lasts."""
+        if now < self._grow_at or self.lends:
             return 0
         wanted = min(uncovered, self._growth)
         self._growth *= 2

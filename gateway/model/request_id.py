@@ -28,3 +28,9 @@ def make_ahead() -> None:
         variant = "89ab"[int(one[16], 16) & 3]
         text = f"{one[:8]}-{one[8:12]}-4{one[13:16]}-{variant}{one[17:20]}-{one[20:]}"
         _ready.append((text, bytes.fromhex(f"{one[:12]}4{one[13:16]}{variant}{one[17:]}")))
+
+
+def request_id_of(nonce: bytes) -> str:
+    """The canonical text of its 16 bytes."""
+    digits = nonce.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

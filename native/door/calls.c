@@ -29,11 +29,6 @@ struct __attribute__((packed)) answer_head {
 #error "the channel's integers are little endian"
 #endif
 
-/* As in gateway/dispatch/worker_pool.py, which explains them. */
-enum { SHORT_HANDLER_NS = 100000, IDLE_PATIENCE_NS = 1000000, MAX_WAITING = 10000 };
-/* One worker more at a time while calls wait too long: a pause of the whole machine must not set
- * all of them to work, each with cold caches. */
-enum { WIDEN_NS = 250000 };
 /* ---- pools: the list of idle workers, the queue of waiting calls ---------------------------- */
 
 struct fl_pool *fl_pool_new(uint64_t handle, int64_t timeout_ns, uint32_t eager,
@@ -119,30 +114,34 @@ static void unqueue(struct fl_pool *pool, struct fl_call *call)
     pool->oldest_waiting = pool->first != NULL ? pool->first->admitted_ns : 0;
 }
 
-/* Handlers of microseconds: few workers in turn serve them sooner than many that each have to be
- * woken. */
-static int is_crowded(const struct fl_pool *pool)
+/* As many workers run as a door can feed: it starts one call per round trip, and each is busy for
+ * as long as its handler takes. One more would have to be woken, with cold caches, to serve no
+ * sooner than one of these. */
+int fl_pool_is_crowded(const struct fl_door *door, const struct fl_pool *pool)
 {
-    return pool->busy >= pool->eager && pool->service_ns >= 0 &&
-           pool->service_ns <= SHORT_HANDLER_NS;
+    return pool->service_ns >= 0 &&
+           pool->busy >= pool->eager + pool->service_ns / door->policy.round_trip_ns;
 }
 
-static int is_overdue(const struct fl_pool *pool, int64_t now)
+static int is_overdue(const struct fl_door *door, const struct fl_pool *pool, int64_t now)
 {
-    return pool->first != NULL && now - pool->first->admitted_ns >= IDLE_PATIENCE_NS;
+    return pool->first != NULL && now - pool->first->admitted_ns >= door->policy.patience_ns;
 }
 
-/* Whether an idle worker takes what comes, rather than one of the busy ones when it is done. */
-static int may_wake(const struct fl_pool *pool, int64_t now)
+/* Whether an idle worker takes what comes, rather than one of the busy ones when it is done. One
+ * more at a time while calls wait too long: a pause of the whole machine must not set all of them
+ * to work. */
+static int may_wake(const struct fl_door *door, const struct fl_pool *pool, int64_t now)
 {
-    return !is_crowded(pool) || (is_overdue(pool, now) && now - pool->widened >= WIDEN_NS);
+    return !fl_pool_is_crowded(door, pool) ||
+           (is_overdue(door, pool, now) && now - pool->widened >= door->policy.widen_ns);
 }
 
 /* Whether a worker that has answered takes what waits, rather than resting and leaving it to the
  * others. */
-static int may_go_on(const struct fl_pool *pool, int64_t now)
+static int may_go_on(const struct fl_door *door, const struct fl_pool *pool, int64_t now)
 {
-    return !is_crowded(pool) || is_overdue(pool, now);
+    return !fl_pool_is_crowded(door, pool) || is_overdue(door, pool, now);
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
@@ -210,7 +209,7 @@ static int start(struct fl_door *door, struct fl_worker *worker, struct fl_call 
     }
     worker->call = call;
     call->worker = worker;
-    if (pool->busy >= pool->eager)
+    if (fl_pool_is_crowded(door, pool))
         pool->widened = now;
     pool->busy++;
     return 1;
@@ -254,7 +253,7 @@ enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool)
     int64_t now = fl_steady_ns();
     struct fl_worker *worker;
     while (pool->first != NULL && (worker = pool->warmest) != NULL && worker->plain &&
-           may_wake(pool, now)) {
+           may_wake(door, pool, now)) {
         fl_pool_remove(pool, worker);
         start_oldest(door, worker, now);
     }
@@ -297,7 +296,7 @@ static enum fl_verdict let_wait(struct fl_door *door, struct fl_pool *pool, stru
     enqueue(pool, call);
     if (pool->idle > 0 && pool->oldest_outside == 0)
         fl_pool_wake(door, pool);
-    if (pool->first == NULL || pool->armed)
+    if (pool->first == NULL || (pool->armed && pool->service_ns < door->policy.start_ns))
         return FL_DONE;
     door->pool = pool->handle;
     return FL_WAITING;
@@ -312,11 +311,10 @@ enum fl_verdict fl_submit(struct fl_door *door, const struct fl_route *route,
     if (size > FL_EVENT_BYTES || (limit_ns != 0 && limit_ns <= now))
         return FL_PYTHON;
     int startable = pool->first == NULL && pool->oldest_outside == 0 && pool->warmest != NULL &&
-                    pool->warmest->plain && may_wake(pool, now);
-    /* Only behind handlers of microseconds waiting is as good as another worker; for the rest
-     * Python decides. */
-    int queueable = pool->busy > 0 && pool->service_ns >= 0 &&
-                    pool->service_ns <= SHORT_HANDLER_NS && pool->waiting < MAX_WAITING;
+                    pool->warmest->plain && may_wake(door, pool, now);
+    /* Behind a handler that nobody knows yet Python decides. */
+    int queueable =
+        pool->busy > 0 && pool->service_ns >= 0 && pool->waiting < door->policy.most_waiting;
     if (!startable && !queueable)
         return FL_PYTHON;
     struct fl_call *call = new_call(door, route, from, stream, limit_ns, now);
@@ -392,7 +390,7 @@ static enum fl_verdict go_on(struct fl_door *door, struct fl_worker *worker, int
     if (pool->oldest_outside != 0 &&
         (pool->first == NULL || pool->oldest_outside <= pool->first->admitted_ns))
         return FL_HANDOVER;
-    if (pool->first == NULL || !may_go_on(pool, now)) {
+    if (pool->first == NULL || !may_go_on(door, pool, now)) {
         fl_pool_rest(pool, worker, 1);
         return FL_DONE;
     }

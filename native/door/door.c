@@ -28,7 +28,7 @@ static void drop_scope(void *value)
     free(scope);
 }
 
-struct fl_door *fl_door_new(const int64_t *bounds, size_t count)
+struct fl_door *fl_door_new(const int64_t *bounds, size_t count, const struct fl_policy *policy)
 {
     struct fl_door *door = calloc(1, sizeof *door);
     struct fl_tables *own = calloc(1, sizeof *own);
@@ -40,6 +40,7 @@ struct fl_door *fl_door_new(const int64_t *bounds, size_t count)
         return NULL;
     }
     door->own = own;
+    door->policy = *policy;
     door->outputs = own->outputs;
     own->random_used = sizeof own->random;
     memcpy(own->bounds, bounds, count * sizeof *bounds);

@@ -34,7 +34,7 @@ void fl_record_answer(struct fl_door *door, struct fl_worker *worker, const stru
     pool->billed_ms += (uint64_t)measures->billed_ms;
     if (pool->service_ns < 0)
         pool->service_ns = measures->handler_ns;
-    else
+    else if (!door->congested || measures->handler_ns < pool->service_ns)
         pool->service_ns += (measures->handler_ns - pool->service_ns) / 8;
     if (output_size == 0 && (door->quiet_left == 0 || door->records == FL_RECORDS)) {
         worker->left_out++;

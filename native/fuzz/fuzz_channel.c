@@ -52,7 +52,8 @@ static void adopted(struct fl_call *call)
 
 static void set_up(void)
 {
-    door = fl_door_new(&(int64_t){1}, 1);
+    door =
+        fl_door_new(&(int64_t){1}, 1, &(struct fl_policy){50000, 1000000, 250000, 5000000, 10000});
     pool = fl_pool_new(7, 1000000000, 4, "$LATEST");
     fl_add_route(door, "f", 1, pool, "{}", 2, "", "");
     route = fl_table_get(&door->own->routes, "f", 1);

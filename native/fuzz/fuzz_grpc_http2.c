@@ -91,7 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static struct fl_pool *pool;
     if (door == NULL) {
         char key[64];
-        door = fl_door_new(&(int64_t){1}, 1);
+        door = fl_door_new(&(int64_t){1}, 1,
+                           &(struct fl_policy){50000, 1000000, 250000, 5000000, 10000});
         pool = fl_pool_new(7, 1000000000, 1, "$LATEST");
         fl_add_route(door, key, fl_grpc_route_key("echo", 4, NULL, 0, key, sizeof key), pool, "{}",
                      2, "", "");

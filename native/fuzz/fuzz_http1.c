@@ -15,7 +15,8 @@ static void set_up(void)
 {
     static const char scope[] = "X Credential=k, Signature=";
     static const unsigned char key[32] = {1};
-    door = fl_door_new(&(int64_t){1}, 1);
+    door =
+        fl_door_new(&(int64_t){1}, 1, &(struct fl_policy){50000, 1000000, 250000, 5000000, 10000});
     pool = fl_pool_new(7, 1000000000, 1, "$LATEST");
     fl_set_open_region(door, "r");
     fl_add_route(door, "r\n/f", 4, pool, "{}", 2, "/f", "");

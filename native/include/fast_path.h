@@ -33,6 +33,16 @@ enum fl_verdict {
                    may be set as well */
 };
 
+/* When a call waits rather than setting another worker to work: policy.py explains it. */
+struct fl_policy {
+    int64_t round_trip_ns; /* what a call costs a door besides its handler */
+    int64_t patience_ns;   /* so long for a worker that is awake, before one that rests is woken */
+    int64_t widen_ns;      /* then one more at a time: not sooner than this after the last */
+    int64_t start_ns;      /* of a handler that takes less, Python looks at the queue when patience
+                              is over, not at every call that joins it */
+    uint32_t most_waiting; /* calls that wait, of one pool; more are Python's to refuse */
+};
+
 /* Python's numbers for what a verdict is about, and what was read for it. */
 struct fl_door {
     uint64_t origin;       /* the handle of a connection that is blocked; 0: none */
@@ -45,7 +55,10 @@ struct fl_door {
     const unsigned char *outputs; /* what they wrote: see struct fl_record */
     size_t held;                  /* bytes of beginnings of requests and of events that wait */
     uint32_t quiet_left;          /* invocations that still get log lines in this second */
-    struct fl_tables *own;        /* C's business */
+    uint32_t congested; /* Python says: this host has more to run than processors. What handlers
+                           take then says nothing about them */
+    struct fl_policy policy;
+    struct fl_tables *own; /* C's business */
 };
 
 /* The workers of one function version. `idle`: a list, the warmest first. */
@@ -59,7 +72,7 @@ struct fl_pool {
     uint32_t busy;          /* workers that run something, fast or not */
     uint32_t idle;          /* workers in the list */
     uint32_t waiting;       /* calls that wait here */
-    uint32_t eager;         /* up to this many busy workers another one is woken at once */
+    uint32_t eager;         /* busy workers that are no crowd, whatever the handler takes */
     uint32_t recalled; /* workers that another function needs more: they are handed over when they
                           have answered */
     uint32_t one_shot; /* each worker serves one call; where more than `reserve` others are idle, it
@@ -75,7 +88,7 @@ struct fl_pool {
     uint64_t billed_ms;
     uint32_t buckets[32]; /* by duration; bounds as given to fl_door_new */
     struct fl_call *first, *last;
-    int64_t widened; /* when a worker beyond `eager` was last set to work, steady ns */
+    int64_t widened; /* when a worker was last set to work in a crowd, steady ns */
     char version[72];
 };
 
@@ -142,8 +155,9 @@ struct fl_http {
     int fd;
 };
 
-/* `bounds`: upper bounds of the duration buckets, ns, rising, at most 31; copied. */
-struct fl_door *fl_door_new(const int64_t *bounds, size_t count);
+/* `bounds`: upper bounds of the duration buckets, ns, rising, at most 31; copied, and so is the
+ * policy. */
+struct fl_door *fl_door_new(const int64_t *bounds, size_t count, const struct fl_policy *policy);
 void fl_door_free(struct fl_door *door);
 
 /* A whole line with its end, sent with every answer. Copied. */
@@ -177,6 +191,8 @@ void fl_pool_free(struct fl_pool *pool);
 /* Puts a worker that runs nothing into the list: the warm end, or the cold one. */
 void fl_pool_rest(struct fl_pool *pool, struct fl_worker *worker, int warm);
 void fl_pool_remove(struct fl_pool *pool, struct fl_worker *worker);
+/* Whether one more that runs would only wait for its turn (policy.py). */
+int fl_pool_is_crowded(const struct fl_door *door, const struct fl_pool *pool);
 /* Lets idle workers take calls that wait, as the policy of worker_pool.py says; the verdict is
  * FL_DONE or FL_WAITING. */
 enum fl_verdict fl_pool_wake(struct fl_door *door, struct fl_pool *pool);

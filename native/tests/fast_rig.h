@@ -49,7 +49,12 @@ static inline void begin(int idle)
 {
     static const int64_t bounds[] = {1000, 1000000};
     int fds[2];
-    rig.door = fl_door_new(bounds, 2);
+    const struct fl_policy policy = {.round_trip_ns = 50000,
+                                     .patience_ns = 1000000,
+                                     .widen_ns = 250000,
+                                     .start_ns = 5000000,
+                                     .most_waiting = 10000};
+    rig.door = fl_door_new(bounds, 2, &policy);
     rig.pool = fl_pool_new(70, 3000000000, 2, "$LATEST");
     CHECK(rig.door != NULL && rig.pool != NULL);
     fl_set_date(rig.door, "Date: d\r\n", 9);

@@ -51,18 +51,75 @@ TEST(calls_wait_for_a_short_handler_in_order)
     end();
 }
 
-TEST(nothing_waits_for_a_handler_that_is_not_known_to_be_short)
+TEST(nothing_waits_for_a_handler_that_nobody_knows)
 {
     begin(1);
+    rig.pool->service_ns = -1;
     CHECK_INT(ask(0), FL_DONE);
-    CHECK_INT(ask(1), FL_PYTHON);
-    rig.pool->service_ns = 1000000;
     CHECK_INT(ask(1), FL_PYTHON);
     rig.pool->service_ns = 1000;
     rig.pool->waiting = 10000;
     CHECK_INT(ask(1), FL_PYTHON);
     rig.pool->waiting = 0;
     CHECK(rig.clients[1]->call == NULL);
+    end();
+}
+
+TEST(python_hears_of_every_call_that_waits_for_a_long_handler)
+{
+    begin(1);
+    rig.pool->service_ns = 5000000;
+    CHECK_INT(ask(0), FL_DONE);
+    CHECK_INT(ask(1), FL_WAITING);
+    rig.pool->armed = 1;
+    CHECK_INT(ask(2), FL_WAITING);
+    rig.pool->service_ns--;
+    CHECK_INT(ask(3), FL_DONE);
+    CHECK_INT(rig.pool->waiting, 3);
+    end();
+}
+
+/* A door that starts a call every 50 us can keep so many workers busy. */
+TEST(how_many_are_a_crowd_follows_from_what_the_handler_takes)
+{
+    begin(1);
+    rig.pool->service_ns = -1;
+    rig.pool->busy = 1000;
+    CHECK_INT(fl_pool_is_crowded(rig.door, rig.pool), 0);
+    rig.pool->service_ns = 1000000;
+    rig.pool->busy = 21;
+    CHECK_INT(fl_pool_is_crowded(rig.door, rig.pool), 0);
+    rig.pool->busy = 22;
+    CHECK_INT(fl_pool_is_crowded(rig.door, rig.pool), 1);
+    rig.pool->service_ns = 60000000000;
+    rig.pool->busy = 1000000;
+    CHECK_INT(fl_pool_is_crowded(rig.door, rig.pool), 0);
+    rig.pool->busy = 0;
+    end();
+}
+
+TEST(a_congested_host_is_not_a_slow_function)
+{
+    begin(1);
+    rig.pool->service_ns = 1000;
+    rig.door->congested = 1;
+    CHECK_INT(ask(0), FL_DONE);
+    take_event(0);
+    saying.measures[0] = 1;
+    CHECK_INT(say(0, 32 + 24 + 2), FL_DONE);
+    CHECK(rig.pool->service_ns < 1000); /* what is shorter is true all the same */
+    int64_t known = rig.pool->service_ns;
+    CHECK_INT(ask(1), FL_DONE);
+    take_event(0);
+    saying.measures[0] = UINT64_MAX;
+    CHECK_INT(say(0, 32 + 24 + 2), FL_DONE);
+    CHECK_INT(rig.pool->service_ns, known);
+    rig.door->congested = 0;
+    CHECK_INT(ask(2), FL_DONE);
+    take_event(0);
+    saying.measures[0] = UINT64_MAX;
+    CHECK_INT(say(0, 32 + 24 + 2), FL_DONE);
+    CHECK(rig.pool->service_ns > known);
     end();
 }
 

@@ -217,4 +217,5 @@ def test_a_scope_with_a_key_needs_a_signature(asker: Asker) -> None:
 def test_what_nobody_made_is_an_error() -> None:
     with pytest.raises(MemoryError):
         owned(ffi.NULL, lambda pointer: None)
-    assert lib.fl_door_new(ffi.NULL, 32) == ffi.NULL  # more bounds than there is room for
+    policy = ffi.new("struct fl_policy *")
+    assert lib.fl_door_new(ffi.NULL, 32, policy) == ffi.NULL  # more bounds than there is room for

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.dispatch import outcomes
-from gateway.dispatch.log_shipper import LogShipper, LogStream, log_tail
+from gateway.dispatch.log_shipper import SLICE_BYTES, SLICE_ENTRIES, LogShipper, LogStream, log_tail
 from gateway.dispatch.report_lines import Report, closing_lines, closing_records, start_line, start_record
 from tests.support.lending import view
 
@@ -126,3 +126,26 @@ def test_timeout_document() -> None:
     assert outcomes.timed_out("x", 1) == (
         b'{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: x Error: Task timed out after 1.00 seconds"}'
     )
+
+
+def test_much_is_formatted_a_slice_at_a_time() -> None:
+    sent: list[bytes] = []
+
+    def send(body: bytes) -> bool:
+        sent.append(body)
+        return True
+
+    shipper = LogShipper(send)
+    stream = LogStream(view(name='quo"te'), "stream")
+    for number in range(2 * SLICE_ENTRIES + 1):
+        shipper.line(stream, number, f"line {number}\t\u00fc")
+    shipper.line(stream, 0, "x" * SLICE_BYTES)
+    shipper.line(stream, 0, "last")
+    assert [shipper.format_some() for _ in range(4)] == [True, True, True, False]
+    assert not sent
+    shipper.flush()
+    events = [json.loads(line) for line in sent[0].splitlines()]
+    assert events[5] == ["us-east-1", '/aws/lambda/quo"te', "stream", 5, "line 5\t\u00fc\n"]
+    assert [event[3] for event in events[: 2 * SLICE_ENTRIES + 1]] == list(range(2 * SLICE_ENTRIES + 1))
+    assert [event[4][-5:] for event in events[-2:]] == ["xxxx\n", "last\n"]
+    assert len(sent) == 1
