@@ -1,5 +1,5 @@
 # Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
-.PHONY: setup demo serve test test-vm bench soak lint format clean
+.PHONY: setup demo serve test test-vm test-faults bench soak lint format clean
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
@@ -27,6 +27,10 @@ test-vm: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Every fault there is, with the figures that are promised for them; wants a machine with nothing else to do.
+test-faults: setup
+	@$(BIN)/python -m pytest tests/faults -m "" $(ARGS)
 
 # ARGS="--minutes 30 --seed 7"; the figures go to .cache/soak.jsonl.
 soak: setup

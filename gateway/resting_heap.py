@@ -1,12 +1,13 @@
 """Memory that a process needed at its busiest goes back to the system when it rests.
 
 The C library keeps freed memory that lies below something still in use: ten thousand connections, or a few large answers, would be
-charged to the process for the rest of its life. Giving it back costs about a millisecond, so it waits for a pause.
+charged to the process for the rest of its life. Giving it back costs a few milliseconds, so it waits for a pause.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Hashable
 
 # Looks without any change before the pause counts as one.
@@ -30,5 +31,6 @@ class RestingHeap:
         self._unchanged += 1
         if self._unchanged != PATIENCE or self._trim is None:
             return False
+        gc.collect()
         self._trim(0)
         return True

@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_delete(commands)
     _add_doctor(commands)
     _add_runtimes(commands)
+    _add_systemd_unit(commands)
     return parser
 
 
@@ -247,6 +248,18 @@ def _add_doctor(commands: Commands) -> None:
 
 def _add_runtimes(commands: Commands) -> None:
     _add_json(_command(commands, "runtimes", "functions:runtimes", "list the runtimes of the server"))
+
+
+def _add_systemd_unit(commands: Commands) -> None:
+    parser = _command(
+        commands, "systemd-unit", "systemd_unit:run", "print a systemd unit that keeps a server running",
+        "As root: forklight systemd-unit -- --http 0.0.0.0:8080 >/etc/systemd/system/forklight.service\n"
+        "         systemctl daemon-reload && systemctl enable --now forklight\n"
+        "What follows -- becomes arguments of serve.",
+    )  # fmt: skip
+    parser.add_argument("--grace", metavar="S", type=_seconds, default=30.0,
+        help="grace period of a stop, seconds (%(default)g)")  # fmt: skip
+    parser.add_argument("serve_arguments", metavar="ARGUMENT", nargs="*", help="of serve")
 
 
 def _positive(text: str) -> int:

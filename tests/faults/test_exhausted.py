@@ -192,6 +192,7 @@ def pids_cgroup() -> Iterator[Path]:
     directory.rmdir()
 
 
+@pytest.mark.slow
 @pytest.mark.root("a cgroup of its own")
 def test_a_host_without_processes(start_server: Callable[..., Server], pids_cgroup: Path) -> None:
     """Calls that need a new worker get 503, a door that dies is started when there is a process for it."""

@@ -94,6 +94,7 @@ def test_what_a_power_cut_leaves_is_removed(start_server: Callable[..., Server],
     assert successor.client().list_functions()["Functions"][0]["FunctionName"] == "kept"
 
 
+@pytest.mark.slow
 def test_killed_while_it_starts_and_while_it_stops(
     start_server: Callable[..., Server], state_dir: Path
 ) -> None:
