@@ -17,7 +17,9 @@ PATIENCE = 3
 class RestingHeap:
     """`look` is called about once a second, with whatever changes while the process works."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, collect: bool = True) -> None:
+        """`collect`: also look for garbage first, which takes longer where much is alive."""
+        self._collect = collect
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
         self._last: Hashable = None
         self._unchanged = 0
@@ -31,6 +33,7 @@ class RestingHeap:
         self._unchanged += 1
         if self._unchanged != PATIENCE or self._trim is None:
             return False
-        gc.collect()
+        if self._collect:
+            gc.collect()
         self._trim(0)
         return True

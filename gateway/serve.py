@@ -22,6 +22,7 @@ import uvloop
 from gateway.addresses import Address, claim
 from gateway.children import Child
 from gateway.privileges import service_ids
+from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
 from sandbox import users
@@ -123,6 +124,7 @@ class _Server:
             on_network=lambda network: self._open_network(network, loop),
         )
         supervisor.start()
+        self._rest(loop, supervisor, RestingHeap(collect=False))
         control_ready = asyncio.Event()
         control = Child(
             "control",
@@ -152,6 +154,11 @@ class _Server:
                 child.kill()
         log.info("stopped")
         return 0
+
+    def _rest(self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, heap: RestingHeap) -> None:
+        """Looks once a second whether nothing is going on."""
+        heap.look(supervisor.lends)
+        loop.call_later(1.0, self._rest, loop, supervisor, heap)
 
     async def _start_doors(
         self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, stop: asyncio.Event

@@ -100,6 +100,7 @@ class Supervisor:
         self._refilling: set[str] = set()
         self._tick_handle: asyncio.TimerHandle | None = None
         self._closing = False
+        self.lends = 0  # asked for since the start
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -212,6 +213,7 @@ class Supervisor:
             why = "unavailable" if self._closing else "unknown"
             door.denied(lend_id, why, "no such function version here")
             return
+        self.lends += 1
         pool.lent(self._loop.time())
         self._keep_alive.touch(pool)
         patience_s = min(max(patience_s, RECALL_WAIT_S), MAX_PATIENCE_S)
