@@ -180,8 +180,7 @@ class Supervisor:
             if prepare:
                 self._host.prepare_tmp(spec.limits.tmp_mb)
         except OSError as error:
-            # Of the host, now: the version is known all the same, and its first call tries again.
-            log.warning("nothing is made ahead for %s: %s", spec.key, error)
+            log.warning("nothing is made ahead for %s, its first call tries again: %s", spec.key, error)
         if wanted and prepare:
             self._snapshots.start(pool)
         elif spec.snapshot != "off" and not wanted:
