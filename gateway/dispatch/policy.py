@@ -25,6 +25,8 @@ START_NS = 5_000_000
 LONG_NS = 50_000_000
 # On a congested host one worker more at a time for what is waited for: not sooner than this after the last.
 CALM_NS = 20_000_000
+# A call that has waited for so long would have been served sooner by a fork, congested or not: others have the processors.
+LATE_NS = 50_000_000
 # A handler that takes less than this is worth queueing for.  By its own clock: a busy host is not a slow function.
 SHORT_HANDLER_NS = 100_000
 # More workers than this do not serve handlers of microseconds any faster, however many calls wait: they only take turns.

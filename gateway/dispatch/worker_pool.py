@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from gateway._native import ffi, lib
 from gateway.dispatch.fast_path import FastPath, owned
 from gateway.dispatch.policy import (
+    CALM_NS,
     EAGER_WORKERS,
     IDLE_PATIENCE_NS,
+    LATE_NS,
     LONG_NS,
     MOST_SHORT_WORKERS,
     NO_LIMIT,
@@ -298,8 +300,9 @@ class WorkerPool:
         congested = self._fast.congested
         if self.one_shot or active == 0 or (service < 0 and not congested):
             return uncovered
+        late = congested and now - self.oldest_ns >= LATE_NS
         if service < 0:
-            return self._next_step(uncovered, now)
+            return self._late_step(uncovered, now) if late else self._next_step(uncovered, now)
         if service >= (LONG_NS if congested else START_NS):
             return max(0, uncovered - active * START_NS // service)
         if service <= SHORT_HANDLER_NS:
@@ -307,6 +310,8 @@ class WorkerPool:
         if now - self.oldest_ns < PATIENCE_NS:
             self._growth = 1
             return 0 if congested else min(uncovered, max(0, EAGER_WORKERS - active))
+        if late:
+            return self._late_step(uncovered, now)
         if congested:
             return 0 if self.lends else self._fast.calm_growth(now, uncovered)
         # Not enough, or this host was busy for a moment.
@@ -319,6 +324,15 @@ class WorkerPool:
         wanted = min(uncovered, self._growth)
         self._growth *= 2
         self._grow_at = now + PATIENCE_NS
+        return wanted
+
+    def _late_step(self, uncovered: int, now: int) -> int:
+        """One more each time, whether the last ones have come or not."""
+        if now < self._grow_at:
+            return 0
+        wanted = min(uncovered, self._growth)
+        self._growth += 1
+        self._grow_at = now + CALM_NS
         return wanted
 
     def empty(self) -> bool:

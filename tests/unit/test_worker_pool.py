@@ -13,6 +13,7 @@ from gateway.dispatch.policy import (
     CALM_NS,
     EAGER_WORKERS,
     IDLE_PATIENCE_NS,
+    LATE_NS,
     LONG_NS,
     MOST_SHORT_WORKERS,
     PATIENCE_NS,
@@ -135,6 +136,19 @@ def test_on_a_congested_host_one_worker_is_asked_for_now_and_then(congested: Fas
     assert [each.lends_wanted(NOW + CALM_NS) for each in waiting] == [1, 0, 0]
     assert pool(10, busy=1, fast=congested).lends_wanted(NOW + CALM_NS) == 1  # nobody knows how long it takes
     assert pool(10, fast=congested).lends_wanted(NOW + CALM_NS) == 10  # it has none
+
+
+@pytest.mark.parametrize("handler_ns", [-1, 1_000_000])
+def test_who_has_waited_too_long_gets_more_workers_each_time(congested: FastPath, handler_ns: int) -> None:
+    late = pool(10, busy=1, waited_ns=LATE_NS, fast=congested)
+    late.service_ns = handler_ns
+    asked = []
+    for step in range(5):
+        now = NOW + step * CALM_NS
+        asked.append(late.lends_wanted(now))
+        late.lends += [Lend(late) for _ in range(asked[-1])]
+        assert late.lends_wanted(now + CALM_NS // 2) == 0
+    assert asked == [1, 2, 3, 4, 0]
 
 
 def test_who_waits_for_something_else_than_a_processor_is_not_held_up(congested: FastPath) -> None:
