@@ -1,7 +1,7 @@
 """cgroup v1: one directory per controller. See cgroups.py for what a leaf promises.
 
-There is no cgroup.kill and no memory.oom.group: a leaf is killed by forbidding forks and then killing what is there, and an
-out-of-memory kill may leave other processes of the worker alive (its sandbox is destroyed then anyway).
+There is no cgroup.kill and no memory.oom.group: a leaf is killed by forbidding forks and then killing what is there, and what an
+out-of-memory kill leaves alive of a worker is the supervisor's to end (oom_events.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from sandbox.cgroups import (
     EXTRA_PIDS,
     Leaf,
+    Starved,
     directory_of,
     kill_processes,
     make_directory,
@@ -21,16 +22,25 @@ from sandbox.cgroups import (
     write,
 )
 from sandbox.errors import SandboxError
-from sandbox.limits import CPU_PERIOD_US, Limits
+from sandbox.limits import CPU_PERIOD_US, LONGEST_PERIOD_US, MIN_CPU_QUOTA_US, Limits
+from sandbox.oom_events import OomEvents
 
 # cpuacct is often the same hierarchy as cpu; where it is not, it is one more directory.
 _CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
-class V1Leaf:
-    """`swap`, `burst`: whether this kernel has memory.memsw.limit_in_bytes and cpu.cfs_burst_us (Linux 5.14)."""
+# The kernel gives up a little below the limit: each CPU keeps some charges in stock, and a huge page may be what did not fit.
+NEAR_THE_LIMIT = 4 << 20
 
-    def __init__(self, directories: dict[str, str], *, swap: bool, burst: bool) -> None:
+
+class V1Leaf:
+    """`swap`, `burst`: whether this kernel has memory.memsw.limit_in_bytes and cpu.cfs_burst_us (Linux 5.14). `ooms` is told of it."""
+
+    def __init__(
+        self, directories: dict[str, str], *, swap: bool, burst: bool, ooms: OomEvents | None = None
+    ) -> None:
+        self._ooms = ooms
+        self.name = os.path.basename(directories["memory"])
         self._directories = directories  # by controller; co-mounted controllers share one
         self._paths = list(dict.fromkeys(directories.values()))
         self._tasks: list[int] = []
@@ -45,7 +55,9 @@ class V1Leaf:
             for path in self._paths:
                 make_directory(path)
                 made.append(path)
-        except SandboxError:
+            if self._ooms is not None:
+                self._ooms.watch(self._directories["memory"])
+        except OSError:
             for path in made:
                 remove_directory(path)
             raise
@@ -55,6 +67,17 @@ class V1Leaf:
         self._write("pids", "pids.max", limits.pids + EXTRA_PIDS)
         self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
         self._set_cpu(-1 if boost else limits.cpu_quota_us)
+
+    def freeze(self) -> None:
+        """The least CPU time that the kernel lets one set, a thousandth. Not the freezer of v1: what that has frozen cannot be killed,
+        and would outlive us."""
+        if self._burst:
+            self._write("cpu", "cpu.cfs_burst_us", 0)
+        self._write("cpu", "cpu.cfs_period_us", LONGEST_PERIOD_US)
+        self._write("cpu", "cpu.cfs_quota_us", MIN_CPU_QUOTA_US)
+
+    def thaw(self, limits: Limits) -> None:
+        self.set_limits(limits)
 
     def _set_memory(self, limit: int) -> None:
         """memory <= memory + swap must hold at every moment, so which comes first depends on the old values."""
@@ -94,6 +117,15 @@ class V1Leaf:
     def oom_kills(self) -> int:
         return read_field(self._directories["memory"], "memory.oom_control", "oom_kill")
 
+    def starved(self) -> Starved | None:
+        if self.oom_kills() == 0:
+            return None
+        # Nobody counts whose limit it was; but who never came near its own was not killed for it.
+        memory = self._directories["memory"]
+        limit = read_number(memory, "memory.limit_in_bytes")
+        own = read_number(memory, "memory.max_usage_in_bytes") >= limit - NEAR_THE_LIMIT
+        return "oom" if own else "host_oom"
+
     def memory_peak_kib(self) -> int:
         return read_number(self._directories["memory"], "memory.max_usage_in_bytes") // 1024
 
@@ -119,6 +151,9 @@ class V1Leaf:
         self.release()
         # Every directory is tried: a busy one must not keep the others.
         removed = [remove_directory(path) for path in self._paths]
+        if self._ooms is not None and removed[self._paths.index(self._directories["memory"])]:
+            self._ooms.removed()
+            self._ooms = None
         return all(removed)
 
 
@@ -130,6 +165,7 @@ class V1Tree:
         self._swap = self._burst = False  # known once the slice is made
         self.directories = list(dict.fromkeys(slices.values()))
         self.weaknesses: dict[str, str] = {}
+        self.ooms: OomEvents | None = OomEvents()
 
     @classmethod
     def create(cls, mounts: dict[str, tuple[str, str]], own: dict[str, str], name: str) -> V1Tree:
@@ -161,7 +197,7 @@ class V1Tree:
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
         directories = {controller: f"{directory}/{name}" for controller, directory in self._slices.items()}
-        leaf = V1Leaf(directories, swap=self._swap, burst=self._burst)
+        leaf = V1Leaf(directories, swap=self._swap, burst=self._burst, ooms=self.ooms)
         leaf.make()
         try:
             leaf.set_limits(limits)
@@ -171,5 +207,8 @@ class V1Tree:
         return leaf
 
     def close(self) -> None:
+        if self.ooms is not None:
+            self.ooms.close()
+            self.ooms = None
         for directory in self.directories:
             remove_tree(directory)

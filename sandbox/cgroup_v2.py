@@ -9,6 +9,7 @@ from sandbox.cgroups import (
     EXTRA_PIDS,
     REFUGE_SUFFIX,
     Leaf,
+    Starved,
     directory_of,
     kill_processes,
     make_directory,
@@ -22,6 +23,7 @@ from sandbox.cgroups import (
 )
 from sandbox.errors import SandboxError
 from sandbox.limits import CPU_PERIOD_US, Limits
+from sandbox.oom_events import OomEvents
 
 # Not io: with it in a leaf, the pages of a /tmp image that lies on a tmpfs are charged to the function.
 _NEEDED = ("memory", "pids")
@@ -33,6 +35,7 @@ _MOVE_ATTEMPTS = 10
 class V2Leaf:
     def __init__(self, path: str, *, cpu: bool = True) -> None:
         self._path = path
+        self.name = os.path.basename(path)
         self._cpu = cpu
         self._directory_fd = -1
         self._procs_fd = -1
@@ -69,8 +72,19 @@ class V2Leaf:
         except OSError as error:
             raise SandboxError(error.errno or 0, "open a cgroup", self._path) from error
 
+    def freeze(self) -> None:
+        write(self._path, "cgroup.freeze", "1")  # Linux 5.2
+
+    def thaw(self, limits: Limits) -> None:
+        write(self._path, "cgroup.freeze", "0")
+
     def oom_kills(self) -> int:
         return read_field(self._path, "memory.events", "oom_kill")
+
+    def starved(self) -> Starved | None:
+        if self.oom_kills() == 0:
+            return None
+        return "oom" if read_field(self._path, "memory.events", "oom") else "host_oom"
 
     def memory_peak_kib(self) -> int:
         peak = read_number(self._path, "memory.peak")  # Linux 5.19
@@ -104,6 +118,7 @@ class V2Leaf:
 
 class V2Tree:
     version = 2
+    ooms: OomEvents | None = None
 
     def __init__(self, base: str, name: str, *, cpu: bool) -> None:
         self._base = base

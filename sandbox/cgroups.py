@@ -15,10 +15,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandbox.errors import SandboxError
 from sandbox.limits import Limits
+
+if TYPE_CHECKING:
+    from sandbox.oom_events import OomEvents
 
 SLICE_PREFIX = "forklight-"
 # Beside the slice, on a v2 host where we had to leave our own cgroup: who was in it before, ourselves above all.
@@ -28,8 +31,14 @@ REFUGE_SUFFIX = "-supervisor"
 EXTRA_PIDS = 1
 
 
+# The cgroup's own limit, or that of the host (or of a cgroup above ours).
+Starved = Literal["oom", "host_oom"]
+
+
 class Leaf(Protocol):
     """One single-use cgroup. On a host without usable cgroups every call does nothing and every count is 0."""
+
+    name: str  # "" without cgroups
 
     def set_limits(self, limits: Limits, *, boost: bool = False) -> None:
         """Also for a leaf that has limits already. `boost`: no CPU quota, as Lambda has it while a function initialises."""
@@ -38,8 +47,17 @@ class Leaf(Protocol):
         """What a forking zygote needs to put its child here: ("cgroup", fd), ("tasks", fd)... or, for a zygote without
         privileges, ("procs", fd). The descriptors belong to the leaf and close with `remove` or `release`."""
 
+    def freeze(self) -> None:
+        """Nothing in it runs until `thaw`, or, on v1, next to nothing. What is frozen can be killed."""
+
+    def thaw(self, limits: Limits) -> None:
+        """`limits` are those it had before."""
+
     def oom_kills(self) -> int:
         """How many processes of this leaf the kernel has killed for want of memory."""
+
+    def starved(self) -> Starved | None:
+        """Whose limit that was for: None where the kernel has killed none."""
 
     def memory_peak_kib(self) -> int: ...
 
@@ -64,6 +82,7 @@ class Tree(Protocol):
     version: int  # 2, 1 or 0 = none
     weaknesses: dict[str, str]  # feature of the isolation report -> why it is not enforced
     directories: list[str]  # what a successor has to kill and remove if we die
+    ooms: OomEvents | None  # None where the kernel itself ends all of a cgroup in which it has to kill one
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf: ...
 
@@ -74,13 +93,22 @@ class Tree(Protocol):
 class NullLeaf:
     """The leaf of a host without cgroups."""
 
+    name = ""
+
     def set_limits(self, limits: Limits, *, boost: bool = False) -> None: ...
 
     def attach_fds(self, inside_zygote: bool) -> list[tuple[str, int]]:
         return []
 
+    def freeze(self) -> None: ...
+
+    def thaw(self, limits: Limits) -> None: ...
+
     def oom_kills(self) -> int:
         return 0
+
+    def starved(self) -> Starved | None:
+        return None
 
     def memory_peak_kib(self) -> int:
         return 0
@@ -101,6 +129,7 @@ class NullLeaf:
 
 class NullTree:
     version = 0
+    ooms: OomEvents | None = None
 
     def __init__(self, why: str) -> None:
         self.weaknesses = dict.fromkeys(("cgroup", "memory", "swap", "pids", "cpu", "kill"), why)

@@ -34,11 +34,13 @@ class LentWorker:
 
 @dataclass(slots=True)
 class Denied:
-    """Why there is no worker: why = concurrency | unknown | init_failed | unavailable; error = Lambda error JSON or None."""
+    """Why there is no worker: why = concurrency | unknown | init_failed | unavailable; of init_failed the Lambda error JSON, or how
+    the process died (Death.message)."""
 
     why: str
     detail: str
     error: dict[str, object] | None
+    death: dict[str, object] | None = None
 
 
 class SupervisorEvents(Protocol):
@@ -117,12 +119,13 @@ class SupervisorClient:
         if op == "denied":
             waiter = self._waiting.pop(int(str(message["id"])), None)
             if waiter is not None:
-                error = message.get("error")
+                error, death = message.get("error"), message.get("death")
                 waiter(
                     Denied(
                         str(message["why"]),
                         str(message.get("detail", "")),
                         error if isinstance(error, dict) else None,
+                        death if isinstance(death, dict) else None,
                     )
                 )
         elif op == "died":

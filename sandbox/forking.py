@@ -95,6 +95,7 @@ class Forker:
                     channel_fd=ours.detach(),
                     log_fd=log_read,
                     forked_at=self.loop.time(),
+                    spec=spec,
                 )
                 document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
                 os.write(worker.channel_fd, init_frame(document))

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from sandbox.cgroups import Leaf
+from sandbox.deaths import Death, of_status
 from sandbox.shells import Shell
 from sandbox.zygote import Zygote
 
@@ -27,6 +28,8 @@ class FunctionZygote:
     leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children
     stopped: bool = False
     init_timer: asyncio.TimerHandle | None = None  # runs out when the module code takes too long
+    killed_for: Death | None = None
+    init_log: bytearray = field(default_factory=bytearray)
 
     def initialised(self) -> None:
         """Well or badly. A timer that lived on would hold all of this for as long as the limit is."""
@@ -34,7 +37,12 @@ class FunctionZygote:
             self.init_timer.cancel()
             self.init_timer = None
 
-    init_log: bytearray = field(default_factory=bytearray)
+    def death(self) -> Death:
+        """How it ended, once it has."""
+        status = self.zygote.status
+        if status is None:
+            return self.killed_for or Death("setup", "its process was not made")
+        return of_status(status, self.killed_for, self.shell.leaf.starved)
 
     def keep_log(self, data: bytes) -> None:
         room = MAX_INIT_LOG - len(self.init_log)

@@ -23,6 +23,7 @@ from sandbox.errors import SandboxError
 from sandbox.host_report import describe
 from sandbox.isolation import IsolationReport
 from sandbox.limits import Limits, worker_rlimits
+from sandbox.oom_events import OomEvents
 from sandbox.runtimes.python import Interpreter, find_interpreters
 from sandbox.shells import Shell
 from sandbox.tmp_volumes import TmpVolumes, find_mkfs
@@ -49,8 +50,7 @@ class Host:
     ) -> None:
         self.rootless = rootless
         self.report = IsolationReport()
-        self.worker_filter = seccomp.compile_program(platform.machine(), may_clone_parent=False)
-        self.zygote_filter = seccomp.compile_program(platform.machine(), may_clone_parent=True)
+        self.filters = seccomp.all_programs(platform.machine())
         self._folder = folder
         self._lock_fd = lock_fd
         self._tree = tree
@@ -118,6 +118,11 @@ class Host:
     @property
     def has_cgroups(self) -> bool:
         return self._tree.version != 0
+
+    @property
+    def ooms(self) -> OomEvents | None:
+        """Of the cgroups here; None where nobody has to look after them."""
+        return self._tree.ooms
 
     # ---- what the supervisor makes of it ---------------------------------------------------------------------------
 
@@ -237,7 +242,7 @@ class Host:
             self.report,
             rootless=self.rootless,
             tree=self._tree,
-            seccomp=bool(self.worker_filter),
+            seccomp=bool(self.filters["worker"]),
             tmp_without_image=no_image,
             wrong=wrong,
             networks=self.networks(),

@@ -108,7 +108,12 @@ def _describe_cgroups(report: IsolationReport, tree: Tree, rootless: bool) -> No
             else:
                 report.enforced(name)
     report.absent("io", "bandwidth of block devices is not limited")
-    report.absent("freeze", "idle workers are not frozen")
+    if tree.version == 2:
+        report.enforced("freeze", "a worker without work for a second, until it gets some")
+    elif tree.version == 1:
+        report.degraded("freeze", "a worker without work for a second gets a thousandth of a CPU (cgroup v1)")
+    else:
+        report.absent("freeze", "idle workers are not frozen")
 
 
 def _describe_seccomp(report: IsolationReport, program: bool) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 # AWS Lambda documents that a function gets the equivalent of one vCPU at 1,769 MB, in proportion below and above.
 MEGABYTES_PER_CPU = 1769
 CPU_PERIOD_US = 100_000
+LONGEST_PERIOD_US = 1_000_000  # that the kernel takes
 # The kernel refuses a quota of less than 1 ms.
 MIN_CPU_QUOTA_US = 1_000
 

@@ -16,10 +16,16 @@ from sandbox.messages import Message, MessageSocket
 from sandbox.spec import Spec
 
 if TYPE_CHECKING:
+    from sandbox.deaths import Cause, Death
     from sandbox.supervisor import Supervisor
     from sandbox.worker import Worker
 
 log = logging.getLogger("forklight.sandbox")
+
+# What a door may have a worker killed for.
+_DOORS_CAUSES = frozenset({"timeout", "init_timeout", "init_failed", "protocol", "cancelled"})
+# Of a message to control, which must stay small.
+_COUNTS_AT_ONCE = 500
 
 
 def _number(message: Message, name: str) -> int:
@@ -65,11 +71,14 @@ class DoorPeer:
             [worker.channel_fd, worker.log_fd],
         )
 
-    def denied(self, lend_id: int, why: str, detail: str, error: object = None) -> None:
-        self._link.send({"op": "denied", "id": lend_id, "why": why, "detail": detail, "error": error})
+    def denied(
+        self, lend_id: int, why: str, detail: str, error: object = None, death: Death | None = None
+    ) -> None:
+        message = {"op": "denied", "id": lend_id, "why": why, "detail": detail, "error": error}
+        self._link.send({**message, "death": None if death is None else death.message()})
 
-    def died(self, worker: Worker, outcome: dict[str, object]) -> None:
-        self._link.send({"op": "died", "worker": worker.worker_id, "outcome": outcome})
+    def died(self, worker: Worker, death: Death) -> None:
+        self._link.send({"op": "died", "worker": worker.worker_id, "outcome": death.message()})
 
     def recall(self, key: str, count: int, *, busy: bool = False) -> None:
         """`busy`: those that run something as well, as soon as they have answered."""
@@ -110,7 +119,9 @@ class DoorPeer:
         elif op == "release":
             supervisor.end(self, _number(message, "worker"), "released")
         elif op == "kill":
-            supervisor.end(self, _number(message, "worker"), str(message.get("why", "killed"))[:64])
+            why = message.get("why")
+            cause = cast("Cause", why) if isinstance(why, str) and why in _DOORS_CAUSES else "released"
+            supervisor.end(self, _number(message, "worker"), cause)
         elif op == "cancel":
             supervisor.cancel(self, _number(message, "id"))
         elif op == "inited":
@@ -145,6 +156,11 @@ class ControlPeer:
             {"op": "snapshot", "key": key, "state": state, "why": why, "error": error, "log": init_log}
         )
 
+    def deaths(self, counts: list[list[object]]) -> None:
+        """How many workers died of what since the last time: see Deaths.take."""
+        for start in range(0, len(counts), _COUNTS_AT_ONCE):
+            self._link.send({"op": "deaths", "counts": counts[start : start + _COUNTS_AT_ONCE]})
+
     def close(self) -> None:
         self._link.close()
 
@@ -163,6 +179,9 @@ class ControlPeer:
                 self._link.send({"op": "defined", "seq": seq})
         elif op == "undefine":
             self._supervisor.undefine(cast(str, message["key"]))
+        elif op == "kill":
+            count = self._supervisor.kill_all(cast(str, message["key"]))
+            self._link.send({"op": "killed", "seq": seq, "workers": count})
         elif op == "isolation":
             self._link.send({"op": op, "seq": seq, "report": self._supervisor.isolation()})
         elif op == "runtimes":

@@ -69,7 +69,7 @@ def reap_strays(pidfds: Iterable[int]) -> int:
     """
     count = 0
     while (dead := _any_dead_child()) is not None:
-        if dead.si_pid in {_pid_of(pidfd) for pidfd in pidfds}:
+        if dead.si_pid in {pid_of(pidfd) for pidfd in pidfds}:
             return count  # its owner will; what is behind it in the queue has time until the next call
         os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
         count += 1
@@ -79,7 +79,7 @@ def reap_strays(pidfds: Iterable[int]) -> int:
 def kill_children(pidfd: int) -> bool:
     """SIGKILL for the children of another process, the first one of a sandbox: there, those whose parents have died. False if there were
     any: theirs become its children in turn, so come again. True also on a kernel without CONFIG_PROC_CHILDREN."""
-    parent = _pid_of(pidfd)
+    parent = pid_of(pidfd)
     pids = _children_of(parent)
     pidfds: dict[int, int] = {}
     try:
@@ -114,8 +114,10 @@ def _any_dead_child() -> os.waitid_result | None:
         return None
 
 
-def _pid_of(pidfd: int) -> int:
-    """-1 for one that is reaped."""
+def pid_of(pidfd: int) -> int:
+    """-1 for one that is reaped, or not there."""
+    if pidfd < 0:
+        return -1
     with open(f"/proc/self/fdinfo/{pidfd}") as info:
         for line in info:
             if line.startswith("Pid:"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
+from sandbox.deaths import Death, Deaths, of_status
 from sandbox.errors import SandboxError
+from sandbox.foreign_calls import ForeignCall, ForeignCalls
 from sandbox.host import Host
 from sandbox.processes import spawn_zygote
 from sandbox.runtimes.python import Interpreter, find_interpreters
@@ -19,9 +22,17 @@ START = Path(__file__).parent / "guests" / "python" / "start.py"
 
 
 class RuntimeZygotes:
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        host: Host,
+        loop: asyncio.AbstractEventLoop,
+        deaths: Deaths,
+        on_foreign_call: Callable[[ForeignCall], bool],
+    ) -> None:
+        self._foreign_calls = ForeignCalls(loop, on_foreign_call)
         self._host = host
         self._loop = loop
+        self._deaths = deaths
         self._interpreters: dict[str, Interpreter] = find_interpreters()
         self._zygotes: dict[str, Zygote] = {}
 
@@ -44,8 +55,10 @@ class RuntimeZygotes:
             except OSError:
                 ours.close()
                 raise
-        zygote = Zygote(ours, pidfd, self._loop, lambda: self._lost(runtime))
-        zygote.hello(worker_filter=self._host.worker_filter, zygote_filter=self._host.zygote_filter)
+        zygote = Zygote(
+            ours, pidfd, self._loop, lambda: self._lost(runtime), on_listener=self._foreign_calls.listen
+        )
+        zygote.hello(self._host.filters)
         self._zygotes[runtime] = zygote
         return zygote
 
@@ -56,7 +69,17 @@ class RuntimeZygotes:
         zygotes, self._zygotes = self._zygotes, {}
         for zygote in zygotes.values():
             zygote.kill()
+        self._foreign_calls.close()
 
     def _lost(self, runtime: str) -> None:
-        if self._zygotes.pop(runtime, None) is not None:
+        zygote = self._zygotes.pop(runtime, None)
+        if zygote is not None:
+            self._deaths.note(f"the zygote of {runtime}", death_of(zygote))
             log.error("zygote of %s died; the next call starts another", runtime)
+
+
+def death_of(zygote: Zygote) -> Death:
+    """Of one that we did not end."""
+    if zygote.status is None:
+        return Death("setup", "it went before it was known")
+    return of_status(zygote.status, None, lambda: None)

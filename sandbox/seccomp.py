@@ -23,6 +23,8 @@ _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64
 # From <linux/seccomp.h>.
 RET_KILL_PROCESS = 0x80000000
 RET_ERRNO = 0x00050000
+RET_USER_NOTIF = 0x7FC00000
+RET_TRACE = 0x7FF00000
 RET_ALLOW = 0x7FFF0000
 
 # From <linux/bpf_common.h>: load a word, and, jump if equal, jump if greater or equal, jump always, return.
@@ -72,16 +74,40 @@ class Policy:
     answers: Mapping[int, Answer]
 
 
-def compile_program(machine: str, *, may_clone_parent: bool = True) -> bytes:
+def compile_program(machine: str, *, may_clone_parent: bool = True, watched: bool = False) -> bytes:
     """The program for this machine, an array of struct sock_filter; empty where there is no policy.
 
     `may_clone_parent`: a function's own zygote makes workers with CLONE_PARENT, so that the supervisor is their parent.
+    `watched`: the zygote runs under `compile_watch`, so a call of a foreign architecture is left to that: it has a lower rank than a
+    kill. Without a watcher the kernel answers it ENOSYS (seccomp(2): no tracer, no listener), so even then nothing gets through.
     """
     name = _MACHINES.get(machine)
     if name is None:
         return b""
     policy = load_policy(POLICIES / f"{name}.json", may_clone_parent=may_clone_parent)
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in assemble(policy))
+    foreign = RET_TRACE if watched else RET_KILL_PROCESS
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in assemble(policy, foreign))
+
+
+def compile_watch(machine: str) -> bytes:
+    """Of a runtime zygote and all that come of it: tells the supervisor of calls of a foreign architecture and allows the rest."""
+    name = _MACHINES.get(machine)
+    if name is None:
+        return b""
+    architecture = load_policy(POLICIES / f"{name}.json").audit_architecture
+    code = [*_foreign(architecture, RET_USER_NOTIF), (RET_K, 0, 0, RET_ALLOW)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def all_programs(machine: str) -> dict[str, bytes]:
+    """What a runtime zygote needs, by name: `watch` for itself; `worker` and `zygote` for its children by role, of which only a function
+    zygote may clone with CLONE_PARENT; `watched_worker` and `watched_zygote` for the same once `watch` is in force."""
+    programs = {"watch": compile_watch(machine)}
+    for role in ("worker", "zygote"):
+        for prefix in ("", "watched_"):
+            parent, watched = role == "zygote", bool(prefix)
+            programs[prefix + role] = compile_program(machine, may_clone_parent=parent, watched=watched)
+    return programs
 
 
 def load_policy(path: Path, *, may_clone_parent: bool = True) -> Policy:
@@ -125,16 +151,19 @@ def _number(value: int | str) -> int:
 # ---- code generation -------------------------------------------------------------------------------------------------
 
 
-def assemble(policy: Policy) -> Code:
-    tree = _search(_ranges(policy.answers))
+def assemble(policy: Policy, foreign: int = RET_KILL_PROCESS) -> Code:
+    return [*_foreign(policy.audit_architecture, foreign), *_search(_ranges(policy.answers))]
+
+
+def _foreign(architecture: int, answer: int) -> Code:
+    """What calls of another architecture get; goes on behind itself, with the number loaded, for those of ours."""
     return [
         (LD_W_ABS, 0, 0, _ARCHITECTURE),
-        (JEQ_K, 1, 0, policy.audit_architecture),
-        (RET_K, 0, 0, RET_KILL_PROCESS),
+        (JEQ_K, 1, 0, architecture),
+        (RET_K, 0, 0, answer),
         (LD_W_ABS, 0, 0, _NUMBER),
         (JGE_K, 0, 1, _X32_BIT),
-        (RET_K, 0, 0, RET_KILL_PROCESS),
-        *tree,
+        (RET_K, 0, 0, answer),
     ]
 
 

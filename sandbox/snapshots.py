@@ -7,13 +7,16 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from sandbox.deaths import DIED, Death, Deaths
 from sandbox.errors import SandboxError
+from sandbox.foreign_calls import ForeignCall
 from sandbox.forking import open_trees
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
 from sandbox.messages import Message
-from sandbox.processes import kill_children, pidfd_kill
+from sandbox.processes import kill_children, pid_of, pidfd_kill
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
@@ -27,11 +30,24 @@ SNAPSHOT_INIT_LIMIT_S = 130.0
 # Workers of one snapshot that its zygote has memory for.
 MAX_CHILDREN = 2048
 
-Settled = Callable[[VersionPool, str, str, object, str], None]
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEnd:
+    """How an attempt ended: state = on | off | failed. Of a failure the module's own error says more, or how its process died, or
+    neither: then it was not the function's fault."""
+
+    state: str
+    why: str = ""
+    init_log: str = ""
+    error: object = None
+    death: Death | None = None
+
+
+Settled = Callable[[VersionPool, SnapshotEnd], None]
 
 
 class Snapshots:
-    """`settled(pool, state, why, error, init_log)` tells how an attempt ended: on | off | failed."""
+    """`settled(pool, end)` is called when an attempt has ended."""
 
     def __init__(
         self,
@@ -40,12 +56,14 @@ class Snapshots:
         shells: ShellPool,
         zygotes: RuntimeZygotes,
         settled: Settled,
+        deaths: Deaths,
     ) -> None:
         self._host = host
         self._loop = loop
         self._shells = shells
         self._zygotes = zygotes
         self._settled = settled
+        self._deaths = deaths
         self._alive: list[FunctionZygote] = []
 
     def pidfds(self) -> list[int]:
@@ -71,6 +89,26 @@ class Snapshots:
         """A worker in this zygote's sandbox has died: end what it has left running. False while there is something. With cgroups its own
         has ended all that; without, its orphans are the children of the sandbox's first process (see become_worker.c)."""
         return self._host.has_cgroups or kill_children(zygote.shell.pidfd)
+
+    def called(self, call: ForeignCall) -> bool:
+        """End the zygote that made a call of a foreign architecture; whether there is one."""
+        for zygote in self._alive:
+            pidfd = zygote.zygote.pidfd
+            if (call.leaf and zygote.shell.leaf.name == call.leaf) or pid_of(pidfd) == call.pid:
+                zygote.killed_for = Death("seccomp", call.name)
+                if pidfd >= 0:
+                    pidfd_kill(pidfd)
+                return True
+        return False
+
+    def starved(self) -> None:
+        """End every zygote of which the kernel has killed a process for want of memory."""
+        for zygote in list(self._alive):
+            cause = zygote.shell.leaf.starved()
+            if cause is not None and zygote.killed_for is None:
+                zygote.killed_for = Death(cause)
+                if zygote.zygote.pidfd >= 0:
+                    pidfd_kill(zygote.zygote.pidfd)
 
     def leave(self, zygote: FunctionZygote) -> None:
         """A worker forked in this zygote's sandbox is gone."""
@@ -163,10 +201,12 @@ class Snapshots:
         if pool.zygote is not zygote or pool.snapshot is not SnapshotState.STARTING:
             # A zygote has nothing to say outside its own initialisation: the function's code says it, and could go on for ever.
             log.warning("function zygote of %s spoke unasked and is killed", pool.spec.key)
+            zygote.killed_for = zygote.killed_for or Death("protocol")
             zygote.zygote.kill()
             return
         if message.get("op") == "init_failed":
             error = message.get("error")
+            zygote.killed_for = Death("init_failed")
             self._fail(
                 pool,
                 "the module failed to initialise",
@@ -188,24 +228,28 @@ class Snapshots:
                 zygote.initialised()
                 pool.snapshot = SnapshotState.ON
                 pool.snapshot_why = ""
-                self._settled(pool, "on", "", None, self._log_of(zygote))
+                self._settled(pool, SnapshotEnd("on", "", self._log_of(zygote)))
         else:
-            self._fail(pool, "its process broke the rules of its channel", None, self._log_of(zygote))
+            zygote.killed_for = Death("protocol")
+            why = "its process broke the rules of its channel"
+            self._fail(pool, why, None, self._log_of(zygote))
 
     def _check_init(self, pool: VersionPool, zygote: FunctionZygote) -> None:
         if pool.zygote is zygote and pool.snapshot is SnapshotState.STARTING:
             why = f"the module did not initialise within {SNAPSHOT_INIT_LIMIT_S:.0f} s"
-            self._fail(pool, why, None, self._log_of(zygote))
+            zygote.killed_for = Death("init_timeout", f"{SNAPSHOT_INIT_LIMIT_S:.2f}")
+            self._fail(pool, why, None, self._log_of(zygote), zygote.killed_for)
 
     def _lost(self, pool: VersionPool, zygote: FunctionZygote) -> None:
         if zygote in self._alive:
             self._alive.remove(zygote)
+        death = zygote.death()
+        self._deaths.note("the snapshot's zygote", death, pool.spec)
         if pool.zygote is not zygote:
             self._end(zygote)
         elif pool.snapshot is SnapshotState.STARTING:
-            oom = zygote.shell.leaf.oom_kills() > 0
-            why = "the module ran out of memory" if oom else "the module ended its process"
-            self._fail(pool, why, None, self._log_of(zygote))
+            why = f"the module's process {'died' if death.cause in DIED else 'was ended'}: {death.text}"
+            self._fail(pool, why, None, self._log_of(zygote), death)
         else:
             log.warning("function zygote of %s died; the next call makes another", pool.spec.key)
             self.stop(pool)
@@ -216,21 +260,24 @@ class Snapshots:
             self.stop(pool)
             pool.snapshot = SnapshotState.OFF
             pool.snapshot_why = why
-            self._settled(pool, "off", why, None, init_log)
+            self._settled(pool, SnapshotEnd("off", why, init_log))
         else:
             self._fail(pool, why, None, init_log)
 
-    def _fail(self, pool: VersionPool, why: str, error: object, init_log: str) -> None:
+    def _fail(
+        self, pool: VersionPool, why: str, error: object, init_log: str, death: Death | None = None
+    ) -> None:
         self.stop(pool)
         pool.snapshot = SnapshotState.NONE
         pool.snapshot_why = why
-        self._settled(pool, "failed", why, error, init_log)
+        self._settled(pool, SnapshotEnd("failed", why, init_log, error, death))
 
     def _end(self, zygote: FunctionZygote) -> None:
         if zygote.stopped:
             return
         zygote.stopped = True
         zygote.initialised()
+        zygote.killed_for = zygote.killed_for or Death("released")
         while zygote.leaves:
             zygote.leaves.pop().remove()
         zygote.zygote.kill()

@@ -14,7 +14,8 @@ Network = Literal["none", "egress", "host"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """`key` names one version at one revision; a changed function is a new key. `init` is opaque here: only the guest reads it."""
+    """`key` names one version at one revision; a changed function is a new key. `init` is the guest's; we read no more of it than whose
+    it is."""
 
     key: str
     runtime: str
@@ -35,6 +36,14 @@ class Spec:
         if self.isolation == "tenant":
             return False
         return self.snapshot == "on" or (self.snapshot == "auto" and self.isolation == "reuse")
+
+    @property
+    def region(self) -> str:
+        return str(self.init.get("region", ""))
+
+    @property
+    def function(self) -> str:
+        return str(self.init.get("function_name", ""))
 
     @classmethod
     def from_message(cls, message: dict[str, object]) -> Spec:

@@ -14,17 +14,18 @@ import time
 from collections.abc import Callable
 
 from sandbox.congestion import Congestion
+from sandbox.deaths import Cause, Death, Deaths
 from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.host import Host
 from sandbox.keep_alive import KeepAlive, Kept
 from sandbox.memory import Memory
 from sandbox.peers import ControlPeer, DoorPeer
-from sandbox.processes import reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
-from sandbox.snapshots import Snapshots
+from sandbox.snapshots import SnapshotEnd, Snapshots
 from sandbox.spec import Spec
-from sandbox.version_pool import ACTIVE_S, LendRequest, SnapshotState, VersionPool
+from sandbox.starvation import Starvation
+from sandbox.version_pool import ACTIVE_S, LendRequest, SnapshotState, VersionPool, ask_the_largest
 from sandbox.worker import Worker
 from sandbox.worker_keeper import YOUNG_S, WorkerKeeper
 from sandbox.worker_state import WorkerState
@@ -78,8 +79,11 @@ class Supervisor:
         self._doors: set[DoorPeer] = set()
         self._control: ControlPeer | None = None
         self._shells = ShellPool(host, loop, spare_shells)
-        self._zygotes = RuntimeZygotes(host, loop)
-        self._snapshots = Snapshots(host, loop, self._shells, self._zygotes, self._snapshot_settled)
+        self._deaths = Deaths(loop.time)
+        self._zygotes = RuntimeZygotes(host, loop, self._deaths, lambda call: self._keeper.called(call))
+        self._snapshots = Snapshots(
+            host, loop, self._shells, self._zygotes, self._snapshot_settled, self._deaths
+        )
         self._keeper = WorkerKeeper(
             host,
             loop,
@@ -90,7 +94,9 @@ class Supervisor:
             self._pump,
             self._start_failed,
             self._share_room,
+            self._deaths,
         )
+        self._starvation = Starvation(host.ooms, loop, self._keeper, self._snapshots)
         self._memory = Memory()
         self._keep_alive = KeepAlive()
         self._congestion = Congestion()
@@ -105,12 +111,14 @@ class Supervisor:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
+        self._starvation.start()
         self._shells.keep(DEFAULT_KIND, self._spare_shells)
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self) -> None:
         """Kill every worker and zygote and wait until the kernel has let go of them."""
         self._closing = True
+        self._starvation.stop()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         for pool in self._pools.values():
@@ -125,7 +133,7 @@ class Supervisor:
         while (self._keeper.workers or self._shells.live) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
             # A fork that was under way when its zygote was killed: nobody knows its child, and its sandbox waits for that to be reaped.
-            self._reap_strays()
+            self._keeper.reap_strays([*self._zygotes.pidfds(), *self._other_children()])
         for door in list(self._doors):
             door.close()
         if self._control is not None:
@@ -185,7 +193,7 @@ class Supervisor:
             self._snapshots.start(pool)
         elif spec.snapshot != "off" and not wanted:
             pool.snapshot_why = f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
-            self._loop.call_soon(self._snapshot_settled, pool, "off", pool.snapshot_why, None, "")
+            self._loop.call_soon(self._snapshot_settled, pool, SnapshotEnd("off", pool.snapshot_why))
 
     def undefine(self, key: str) -> None:
         """No new calls. Lent workers finish what they do; the rest goes now."""
@@ -249,11 +257,17 @@ class Supervisor:
         worker.since = self._loop.time()
         pool.idle.append(worker)
         self._pump(pool)
+        self._keeper.freeze(worker)
 
-    def end(self, door: DoorPeer, worker_id: int, why: str) -> None:
+    def end(self, door: DoorPeer, worker_id: int, cause: Cause) -> None:
         worker = door.workers.get(worker_id)
         if worker is not None:
-            self._keeper.kill(worker, why)
+            self._keeper.kill(worker, cause)
+
+    def kill_all(self, key: str) -> int:
+        """An operator ends every worker of a version, whatever it does. Returns how many there were."""
+        pool = self._pools.get(key)
+        return 0 if pool is None else self._keeper.kill_all(pool)
 
     def initialised(self, door: DoorPeer, worker_id: int) -> None:
         """The door read this worker's READY: its CPU share holds from here on (init runs unthrottled, as on Lambda)."""
@@ -270,7 +284,7 @@ class Supervisor:
             if any(request.door is door for request in pool.waiting):
                 pool.waiting = type(pool.waiting)(r for r in pool.waiting if r.door is not door)
         for worker in list(door.workers.values()):
-            self._keeper.kill(worker, "door died")
+            self._keeper.kill(worker, "door")
 
     def _pump(self, pool: VersionPool) -> None:
         """Serve who waits from what is free, then start what is missing."""
@@ -285,6 +299,7 @@ class Supervisor:
             self._refill_soon(pool)
 
     def _serve(self, pool: VersionPool, request: LendRequest, worker: Worker) -> None:
+        self._keeper.thaw(worker)
         state = worker.state
         kind = {WorkerState.IDLE: "idle", WorkerState.SPARE: "spare"}.get(state, "fork")
         if state is WorkerState.STARTING:
@@ -296,8 +311,8 @@ class Supervisor:
         worker.door = request.door
         worker.tenant = request.tenant
         request.door.workers[worker.worker_id] = worker
-        if worker.failure:
-            self._keeper.kill(worker, worker.failure)
+        if worker.failure is not None:
+            self._keeper.kill(worker, worker.failure.cause, worker.failure.detail)
 
     def _grow(self, pool: VersionPool) -> None:
         if pool.snapshot is SnapshotState.NONE:
@@ -368,18 +383,8 @@ class Supervisor:
                     if door is not request.door:
                         door.recall(pool.spec.key, 1)
                 if not own_limit:
-                    self._ask_the_largest(pool)
+                    ask_the_largest(self._pools.values(), pool)
                 self._loop.call_later(patience_s - waited, self._pump, pool)
-
-    def _ask_the_largest(self, pool: VersionPool) -> None:
-        """The function with the most workers gives one up for this one, if that makes them more equal."""
-        largest = max(self._pools.values(), key=VersionPool.busy)
-        if largest.busy() <= pool.busy() + 1:
-            return
-        for worker in largest.workers.values():
-            if worker.door is not None:
-                worker.door.recall(largest.spec.key, 1, busy=True)
-                return
 
     def _neediest(self) -> VersionPool | None:
         """Of the functions that wait for workers the one that has least."""
@@ -398,10 +403,12 @@ class Supervisor:
         if neediest is not None:
             self._pump(neediest)
 
-    def _deny_all(self, pool: VersionPool, why: str, detail: str, error: object = None) -> None:
+    def _deny_all(
+        self, pool: VersionPool, why: str, detail: str, error: object = None, death: Death | None = None
+    ) -> None:
         while pool.waiting:
             request = pool.waiting.popleft()
-            request.door.denied(request.lend_id, why, detail, error)
+            request.door.denied(request.lend_id, why, detail, error, death)
 
     # -- ahead of demand -----------------------------------------------------------------------------------------
 
@@ -431,16 +438,14 @@ class Supervisor:
                 return
             self._keeper.start(pool)
 
-    def _snapshot_settled(
-        self, pool: VersionPool, state: str, why: str, error: object, init_log: str
-    ) -> None:
+    def _snapshot_settled(self, pool: VersionPool, end: SnapshotEnd) -> None:
         if self._control is not None:
-            self._control.snapshot(pool.spec.key, state, why, error, init_log)
+            self._control.snapshot(pool.spec.key, end.state, end.why, end.error, end.init_log)
         if pool.retired:
             return
-        if state == "failed":
-            reason = "init_failed" if error is not None else "unavailable"
-            self._deny_all(pool, reason, why, error)
+        if end.state == "failed":
+            reason = "unavailable" if end.error is None and end.death is None else "init_failed"
+            self._deny_all(pool, reason, end.why, end.error, end.death)
         else:
             self._pump(pool)
 
@@ -454,7 +459,7 @@ class Supervisor:
             for worker in list(pool.spares):
                 if worker.state is WorkerState.STARTING and now - worker.forked_at > INIT_LIMIT_S:
                     pool.failed_spares += 1
-                    self._keeper.kill(worker, "init timeout")
+                    self._keeper.kill(worker, "init_timeout")
             if pool.snapshot is SnapshotState.ON and now - pool.last_lend > ZYGOTE_IDLE_S:
                 zygote = pool.zygote
                 if zygote is not None and now - zygote.started_at > ZYGOTE_IDLE_S:
@@ -462,7 +467,9 @@ class Supervisor:
         self._congestion.look(time.monotonic_ns())
         self._shed()
         self._shells.tick()
-        self._reap_strays()
+        self._keeper.reap_strays([*self._zygotes.pidfds(), *self._other_children()])
+        if self._control is not None:
+            self._control.deaths(self._deaths.take())
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
 
     def _shed(self) -> None:
@@ -491,10 +498,3 @@ class Supervisor:
             self._snapshots.stop(kept.pool)
         else:
             self._keeper.kill(kept.worker, "memory")
-
-    def _reap_strays(self) -> None:
-        """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending."""
-        known = [worker.pidfd for worker in self._keeper.workers.values()] + self._snapshots.pidfds()
-        if -1 in known:
-            return  # a child of ours has been born and we do not know it yet
-        reap_strays([*known, *self._zygotes.pidfds(), *self._shells.pidfds(), *self._other_children()])

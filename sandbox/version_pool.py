@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -126,3 +127,14 @@ class VersionPool:
             old = [worker for worker in self.spares if now - worker.forked_at > self.active_s / 6]
             gone += old[: len(self.spares) - keep]
         return gone
+
+
+def ask_the_largest(pools: Iterable[VersionPool], pool: VersionPool) -> None:
+    """The function with the most workers gives one up for this one, if that makes them more equal."""
+    largest = max(pools, key=VersionPool.busy)
+    if largest.busy() <= pool.busy() + 1:
+        return
+    for worker in largest.workers.values():
+        if worker.door is not None:
+            worker.door.recall(largest.spec.key, 1, busy=True)
+            return

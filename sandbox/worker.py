@@ -9,9 +9,11 @@ from sandbox.worker_state import TRANSITIONS, WorkerState
 
 if TYPE_CHECKING:
     from sandbox.cgroups import Leaf
+    from sandbox.deaths import Death
     from sandbox.function_zygote import FunctionZygote
     from sandbox.peers import DoorPeer
     from sandbox.shells import Shell
+    from sandbox.spec import Spec
 
 
 @dataclass(slots=True)
@@ -31,11 +33,13 @@ class Worker:
     pidfd: int = -1
     door: DoorPeer | None = None
     tenant: str | None = None
+    frozen: bool = False
     init_us: int = 0
     since: float = 0.0
-    killed_for: str = ""
-    failure: str = ""
+    killed_for: Death | None = None
+    failure: Death | None = None
     zygote: FunctionZygote | None = None
+    spec: Spec | None = None  # for what is said about its end
 
     @property
     def ready(self) -> bool:

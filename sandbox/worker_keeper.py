@@ -14,10 +14,12 @@ import socket
 from collections.abc import Callable
 
 from sandbox.channel import HEADER, READY
+from sandbox.deaths import Cause, Death, Deaths, of_status
 from sandbox.errors import SandboxError
+from sandbox.foreign_calls import ForeignCall
 from sandbox.forking import Forker
 from sandbox.host import Host
-from sandbox.processes import ExitStatus, pidfd_kill, reap
+from sandbox.processes import ExitStatus, pid_of, pidfd_kill, reap, reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
@@ -49,6 +51,7 @@ class WorkerKeeper:
         on_free: Callable[[VersionPool], None],
         on_failed: Callable[[VersionPool, OSError], None],
         on_room: Callable[[], None],
+        deaths: Deaths,
     ) -> None:
         self._loop = loop
         self._shells = shells
@@ -57,6 +60,7 @@ class WorkerKeeper:
         self._on_free = on_free
         self._on_failed = on_failed
         self._on_room = on_room
+        self._deaths = deaths
         self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
         self.workers: dict[int, Worker] = {}
         self.starting = 0  # workers that wait for a sandbox, of all pools
@@ -134,9 +138,9 @@ class WorkerKeeper:
 
     def _fork_failed(self, worker: Worker, error: SandboxError) -> None:
         log.error("fork for %s failed: %s", worker.key, error)
-        worker.failure = str(error)
-        self.kill(worker, "failed")
-        self._bury(worker, {"kind": "failed", "detail": str(error)})
+        worker.failure = Death("setup", str(error))
+        self.kill(worker, "setup", str(error))
+        self._bury(worker, worker.failure)
 
     def _first_frame(self, worker: Worker) -> None:
         """A worker nobody has yet said something: READY makes it a spare, anything else ends it."""
@@ -153,14 +157,14 @@ class WorkerKeeper:
         except BlockingIOError:
             return
         except OSError as error:
-            worker.failure = str(error)
+            worker.failure = Death("init_failed", str(error))
         finally:
             sock.detach()  # the descriptor is the worker's
         self._loop.remove_reader(worker.channel_fd)
         pool = self._pool_of(worker.key)
         if pool is not None:
             pool.failed_spares += 1
-        self.kill(worker, "init failed")
+        self.kill(worker, "init_failed")
 
     def _spare_ready(self, worker: Worker, init_us: int) -> None:
         self._young.pop(worker.worker_id, None)
@@ -172,7 +176,52 @@ class WorkerKeeper:
             pool.failed_spares = 0
             self._on_free(pool)
 
-    def kill(self, worker: Worker, why: str) -> None:
+    def freeze(self, worker: Worker) -> None:
+        """If it rests, nothing that it has left behind is to run meanwhile."""
+        if worker.state is not WorkerState.IDLE:
+            return
+        try:
+            worker.leaf.freeze()
+        except OSError as error:  # it has just died
+            log.debug("worker %d was not frozen: %s", worker.worker_id, error)
+        else:
+            worker.frozen = True
+
+    def thaw(self, worker: Worker) -> None:
+        if not worker.frozen or worker.spec is None:
+            return
+        worker.frozen = False
+        try:
+            worker.leaf.thaw(worker.spec.limits)
+        except OSError as error:  # as above: whoever gets it will see the end of its channel
+            log.debug("worker %d was not thawed: %s", worker.worker_id, error)
+
+    def reap_strays(self, others: list[int]) -> None:
+        """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending.
+        `others`: pidfds of children that are ours and nothing to do with workers."""
+        known = [worker.pidfd for worker in self.workers.values()] + self._snapshots.pidfds()
+        if -1 not in known:  # else a child of ours has been born and we do not know it yet
+            reap_strays([*known, *self._shells.pidfds(), *others])
+
+    def kill_all(self, pool: VersionPool) -> int:
+        """For an operator: every worker, and the snapshot's zygote, so that the next call starts from nothing."""
+        workers = list(pool.workers.values())
+        log.warning("an operator ends the %d workers of %s", len(workers), pool.spec.function)
+        for worker in workers:
+            self.kill(worker, "operator")
+        if pool.snapshot is SnapshotState.ON:
+            self._snapshots.stop(pool)
+        return len(workers)
+
+    def called(self, call: ForeignCall) -> bool:
+        """End the worker, or the snapshot's zygote, that made a call of a foreign architecture. False: it is none of ours."""
+        for worker in self.workers.values():
+            if (call.leaf and worker.leaf.name == call.leaf) or pid_of(worker.pidfd) == call.pid:
+                self.kill(worker, "seccomp", call.name)
+                return True
+        return self._snapshots.called(call)
+
+    def kill(self, worker: Worker, cause: Cause, detail: str = "") -> None:
         if worker.state in (WorkerState.DYING, WorkerState.DEAD):
             return
         pool = self._pool_of(worker.key)
@@ -180,7 +229,7 @@ class WorkerKeeper:
             pool.drop(worker)
         if worker.state is WorkerState.STARTING:
             self._loop.remove_reader(worker.channel_fd)
-        worker.killed_for = why
+        worker.killed_for = Death(cause, detail)
         worker.become(WorkerState.DYING)
         if worker.shell is None:
             worker.leaf.kill()
@@ -198,19 +247,12 @@ class WorkerKeeper:
         if status is None:
             return
         self._loop.remove_reader(worker.pidfd)
-        self._bury(worker, self._outcome(worker, status.kind, status.code))
+        self._bury(worker, of_status(status, worker.killed_for, worker.leaf.starved))
 
-    def _outcome(self, worker: Worker, kind: str, code: int) -> dict[str, object]:
-        if worker.killed_for:
-            why = "timeout" if worker.killed_for == "timeout" else "killed"
-            return {"kind": why, "detail": worker.killed_for}
-        if kind == "signal" and code == 9 and worker.leaf.oom_kills() > 0:
-            return {"kind": "oom", "signal": code}
-        return {"kind": kind, "code": code, "signal": code if kind == "signal" else 0}
-
-    def _bury(self, worker: Worker, outcome: dict[str, object]) -> None:
+    def _bury(self, worker: Worker, death: Death) -> None:
         """The process is gone (or never was): tell its door, give up what it ran in."""
         pool = self._pool_of(worker.key)
+        self._deaths.note(f"worker {worker.worker_id}", death, worker.spec)
         if worker.state is WorkerState.STARTING:
             self._loop.remove_reader(worker.channel_fd)
         if pool is not None:
@@ -221,7 +263,7 @@ class WorkerKeeper:
         self._young.pop(worker.worker_id, None)
         if worker.door is not None:
             worker.door.workers.pop(worker.worker_id, None)
-            worker.door.died(worker, outcome)
+            worker.door.died(worker, death)
             worker.door = None
         for fd in (worker.channel_fd, worker.log_fd, worker.pidfd):
             if fd >= 0:

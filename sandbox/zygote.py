@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import SandboxError
 from sandbox.messages import Message, MessageSocket
-from sandbox.processes import is_child, pidfd_kill, reap
+from sandbox.processes import ExitStatus, is_child, pidfd_kill, reap
 
 log = logging.getLogger("forklight.sandbox")
 
@@ -55,7 +55,9 @@ class Zygote:
         on_lost: Callable[[], None],
         on_message: Callable[[Message], None] | None = None,
         fork_limit_s: float = 0.0,
+        on_listener: Callable[[int], None] | None = None,
     ) -> None:
+        self._on_listener = on_listener
         self._loop = loop
         self._fork_limit_s = fork_limit_s
         self._watch: asyncio.TimerHandle | None = None
@@ -65,6 +67,7 @@ class Zygote:
         self._pending: dict[int, ForkRequest] = {}
         self._next_id = 0
         self._gone = False
+        self.status: ExitStatus | None = None  # once it is reaped
         self._link = MessageSocket(control, loop, self._received, self._closed)
         if pidfd >= 0:
             loop.add_reader(pidfd, self._died)
@@ -78,15 +81,10 @@ class Zygote:
     def alive(self) -> bool:
         return not self._gone
 
-    def hello(self, *, worker_filter: bytes, zygote_filter: bytes) -> None:
-        """The seccomp programs of its children by role: only a function zygote may clone with CLONE_PARENT."""
-        self._link.send(
-            {
-                "op": "hello",
-                "seccomp_worker": base64.b64encode(worker_filter).decode(),
-                "seccomp_zygote": base64.b64encode(zygote_filter).decode(),
-            }
-        )
+    def hello(self, filters: Mapping[str, bytes]) -> None:
+        """The seccomp programs: see sandbox.seccomp.all_programs. A runtime zygote answers with a listener, if it can have one."""
+        programs = {name: base64.b64encode(program).decode() for name, program in filters.items()}
+        self._link.send({"op": "hello", "seccomp": programs})
 
     def init(self, document: dict[str, object]) -> None:
         self._link.send({"op": "init", "document": document})
@@ -147,6 +145,9 @@ class Zygote:
         if op == "forked" and request is not None and len(fds) == 1 and is_child(fds[0]):
             request.on_forked(fds[0])
             return
+        if op == "listener" and len(fds) == 1 and self._on_listener is not None:
+            self._on_listener(fds[0])
+            return
         for fd in fds:
             os.close(fd)
         if request is not None:
@@ -169,7 +170,8 @@ class Zygote:
 
     def _died(self) -> None:
         try:
-            if reap(self._pidfd) is None:
+            self.status = reap(self._pidfd)
+            if self.status is None:
                 return
         except ChildProcessError:
             pass  # it gave its own pidfd for a worker's, and is reaped

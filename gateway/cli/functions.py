@@ -1,9 +1,10 @@
-"""`forklight list`, `delete` and `runtimes`."""
+"""`forklight list`, `delete`, `kill` and `runtimes`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from urllib.parse import quote
 
 from gateway.cli import output
 from gateway.cli.client import Client, function_path
@@ -57,6 +58,19 @@ def delete(arguments: argparse.Namespace) -> int:
         for name in arguments.names:
             client.request("DELETE", function_path(name))
             print(f"{output.paint(name, 'bold')} deleted")
+    finally:
+        client.close()
+    return 0
+
+
+def kill(arguments: argparse.Namespace) -> int:
+    """Raises CommandError."""
+    client = Client(find_credentials(arguments.state_dir))
+    try:
+        for name in arguments.names:
+            path = f"/forklight/v1/workers/{quote(name, safe='')}"
+            count = client.json("DELETE", path, service="forklight").get("killed")
+            print(f"{output.paint(name, 'bold')}: {count} workers killed")
     finally:
         client.close()
     return 0

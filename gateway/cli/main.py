@@ -68,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_logs(commands)
     _add_delete(commands)
+    _add_kill(commands)
     _add_doctor(commands)
     _add_runtimes(commands)
     _add_systemd_unit(commands)
@@ -235,6 +236,14 @@ def _add_delete(commands: Commands) -> None:
     parser = _command(commands, "delete", "functions:delete", "delete functions", "Asks first on a terminal.")
     parser.add_argument("names", metavar="NAME", nargs="+", help="name or ARN")
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+
+def _add_kill(commands: Commands) -> None:
+    parser = _command(
+        commands, "kill", "functions:kill", "end all workers of functions, whatever they do",
+        "Their callers get an error of type Sandbox.Killed. The next call starts a new worker.",
+    )  # fmt: skip
+    parser.add_argument("names", metavar="NAME", nargs="+", help="name or ARN")
 
 
 def _add_doctor(commands: Commands) -> None:

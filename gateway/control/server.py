@@ -24,6 +24,7 @@ from gateway.control.keys import Credentials, ensure_credentials, write_endpoint
 from gateway.control.registry import Registry
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.model.errors import ApiError, too_many_requests
+from gateway.model.function import Function
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.storage.code import CodeStore
@@ -102,7 +103,9 @@ class ControlServer:
         )
         self.functions = Functions(self.registry, self._keeper, self._deployment)
         self._api = self._make_api(self)
-        self.link = SupervisorLink(self._sock, self._snapshot, self._supervisor_lost)
+        self.link = SupervisorLink(
+            self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
+        )
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
         await self._deployment.start(self.link, functions, missing)
@@ -131,6 +134,10 @@ class ControlServer:
 
     async def isolation(self) -> Message:
         return await self.link.isolation()
+
+    async def kill_workers(self, function: Function) -> int:
+        """Raises SupervisorLost."""
+        return await self.link.kill(function.key)
 
     # what doors ask (gateway.control.doors.DoorRequests)
 

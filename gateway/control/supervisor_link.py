@@ -27,16 +27,22 @@ class SupervisorLost(Exception):
 
 
 class SupervisorLink:
-    """Owns the socket. `on_snapshot(message)` is called for each snapshot report, `on_lost()` once."""
+    """Owns the socket. `on_snapshot(message)` is called for each snapshot report, `on_deaths(counts)` about once a second with what
+    sandbox.deaths.Deaths.take says, `on_lost()` once."""
 
     def __init__(
-        self, sock: socket.socket, on_snapshot: Callable[[Message], None], on_lost: Callable[[], None]
+        self,
+        sock: socket.socket,
+        on_snapshot: Callable[[Message], None],
+        on_lost: Callable[[], None],
+        on_deaths: Callable[[list[list[Any]]], None] = lambda counts: None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._on_snapshot = on_snapshot
         self._on_lost = on_lost
+        self._on_deaths = on_deaths
         self._seq = 0
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._backlog: deque[bytes] = deque()
@@ -48,6 +54,10 @@ class SupervisorLink:
         answer = await self._ask({"op": "define", "spec": spec}, timeout_s)
         if answer.get("op") == "refused":
             raise Refused(str(answer.get("error") or "refused"))
+
+    async def kill(self, key: str, timeout_s: float = 10.0) -> int:
+        """End every worker of a definition now, whatever it does; how many there were. Raises SupervisorLost."""
+        return int((await self._ask({"op": "kill", "key": key}, timeout_s)).get("workers") or 0)
 
     def undefine(self, key: str) -> None:
         """Workers of that definition end when they are idle. A no-op for an unknown key."""
@@ -137,6 +147,9 @@ class SupervisorLink:
     def _received(self, message: Message) -> None:
         if message.get("op") == "snapshot":
             self._on_snapshot(message)
+            return
+        if message.get("op") == "deaths":
+            self._on_deaths(message["counts"])
             return
         future = self._waiting.get(message.get("seq", 0))
         if future is not None and not future.done():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gateway.dispatch.fast_path import FastPath
 from gateway.dispatch.log_shipper import LogShipper, log_tail
-from gateway.dispatch.report_lines import Report, init_start_line
+from gateway.dispatch.report_lines import Report, init_report_line, init_start_line
 from gateway.model.invocation import LOG_TAIL_BYTES, Invocation, Receipt
 
 if TYPE_CHECKING:
@@ -95,6 +95,14 @@ class Accounting:
         line = init_start_line(view.runtime, view.region, worker.restored)
         self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
 
+    def init_ended(self, worker: Worker, now: int, status: str, error_type: str = "") -> None:
+        """Its initialisation did not end well; `now` is steady ns."""
+        self.catch_up()
+        again = worker.invocation is not None and worker.invocation.init_again
+        phase = "invoke" if again else "init"
+        line = init_report_line((now - worker.lent_ns) / 1e6, phase, status, error_type)
+        self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
+
     def is_quiet(self, worker: Worker, invocation: Invocation) -> bool:
         """Whether an invocation that has just ended has nothing to log but its own START, END and REPORT."""
         pipe = worker.log
@@ -129,6 +137,7 @@ class Accounting:
         status: str,
         error_type: str = "",
         note: str = "",
+        death: str = "",
     ) -> bytes | None:
         """Log the end of an invocation; its tail when that is wanted.  Call before the worker gets another one."""
         self.catch_up()
@@ -137,6 +146,7 @@ class Accounting:
         report = _report(worker, invocation, receipt, duration_ns, status, worker.started_ms)
         report.error_type = error_type
         report.note = note
+        report.death = death
         chunks = pipe.take()
         self._shipper.add(
             worker.stream, None if worker.started_logged else report, report, chunks, pipe.dropped
@@ -195,7 +205,8 @@ def _report(
         receipt.billed_ms,
         view.memory_mb,
         receipt.peak_kib,
-        receipt.init_us if receipt.cold and not worker.restored else None,
+        # An init that was done again within the invocation is part of its duration.
+        receipt.init_us if receipt.cold and not (worker.restored or invocation.init_again) else None,
         status,
         restore_us=receipt.restore_us if receipt.cold and worker.restored else None,
     )

@@ -195,10 +195,14 @@ class Borrowing:
 
     def _init_denied(self, pool: WorkerPool, invocation: Invocation, denied: Denied) -> None:
         """The function's zygote could not run the module code: every invocation gets that error."""
-        error = denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
         pool.stats.refused(ResultKind.FUNCTION_ERROR)
         invocation.holder = None
-        payload = outcomes.dump(error)
+        if denied.death is not None:
+            payload = outcomes.worker_died(invocation.request_id, denied.death)[1]
+        else:
+            payload = outcomes.dump(
+                denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
+            )
         invocation.on_done(
             Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
         )

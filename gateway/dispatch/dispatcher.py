@@ -113,7 +113,7 @@ class Dispatcher:
         kind = ResultKind.OK
         error_message = ""
         if failed:
-            kind, error_message = _classify(payload)
+            kind, error_message = outcomes.classify(payload)
         receipt = receipt_of(worker, invocation, duration, handler_ns, cpu_ns, peak_kib)
         status = "error" if failed else "success"
         started_ms = worker.started_ms
@@ -214,23 +214,36 @@ class Dispatcher:
 
     def start_failed(self, worker: Worker, invocation: Invocation) -> None:
         """It died between READY and the event: nothing ran, so another one gets it."""
+        self.hand_on(worker, invocation, "release")
+
+    def hand_on(self, worker: Worker, invocation: Invocation, how: str, why: str = "") -> None:
+        """Nothing of it ran on this worker: the next one that is free, or made, gets it."""
+        self._wait_again(worker, invocation)
+        self.part_with(worker, how, why)
+        self.borrowing.ask(worker.pool, _steady())
+
+    def _wait_again(self, worker: Worker, invocation: Invocation) -> None:
         pool = worker.pool
         pool.busy -= 1
-        self.part_with(worker, "release")
-        invocation.holder = pool
-        pool.waiting.appendleft(invocation)
-        self.borrowing.ask(pool, _steady())
+        worker.invocation = None
+        if not pool.retired:
+            invocation.holder = pool
+            pool.waiting.appendleft(invocation)
+        elif not self.borrowing.try_newer(invocation):
+            self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
 
     def init_failed(self, worker: Worker, error: bytes) -> None:
         """The function's module code failed; the worker is good for nothing more."""
         worker.doomed = True
         invocation = worker.invocation
         if invocation is None:
-            self.part_with(worker, "release")
+            self.part_with(worker, "kill", "init_failed")
             return
+        error_type = outcomes.init_error_type(error)
+        self.accounting.init_ended(worker, _steady(), "error", error_type)
         # The document names no request: on Lambda, too, it is the init that failed.
-        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", "Runtime.InitError")
-        self.part_with(worker, "release")
+        self.end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", error_type)
+        self.part_with(worker, "kill", "init_failed")
         self.borrowing.ask(worker.pool, _steady())
 
     def setup_failed(self, worker: Worker, detail: bytes) -> None:
@@ -246,16 +259,15 @@ class Dispatcher:
         if invocation is not None:
             if fault == "too large":
                 error_type, payload = "Function.ResponseSizeTooLarge", outcomes.RESPONSE_TOO_LARGE
+                self.end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
             else:
-                error_type, payload = outcomes.worker_died(invocation.request_id, None)
-            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+                self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
         self.part_with(worker, "kill", "protocol")
         self.borrowing.ask(pool, _steady())
 
     def death_unexplained(self, worker: Worker, invocation: Invocation) -> None:
         """Its channel ended and nobody said why: perhaps it lives and only closed its end."""
-        error_type, payload = outcomes.worker_died(invocation.request_id, None)
-        self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+        self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
         self.part_with(worker, "kill", "protocol")
         self.borrowing.ask(worker.pool, _steady())
 
@@ -283,28 +295,25 @@ class Dispatcher:
                 break
             worker.on_readable()
         invocation = worker.invocation
-        if invocation is not None and outcome.get("kind") == "failed":
+        if invocation is not None and outcome.get("kind") == "setup":
             self._never_ran(worker, invocation)
         elif invocation is not None:
-            error_type, payload = outcomes.worker_died(invocation.request_id, outcome)
-            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
+            if not worker.ready:
+                self.accounting.init_ended(worker, _steady(), "error", outcomes.worker_died("", outcome)[0])
+            self._end_by_death(worker, invocation, outcome)
         if worker_id in self.workers:
             self.part_with(worker, "gone")
         self.borrowing.ask(worker.pool, _steady())
 
     def _never_ran(self, worker: Worker, invocation: Invocation) -> None:
         """Its zygote died, or the host had no process for it: nobody has read the event, so another worker gets it."""
-        pool = worker.pool
-        worker.invocation = None
-        pool.busy -= 1
         invocation.failed_starts += 1
-        if invocation.failed_starts > MAX_FAILED_STARTS:
-            self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
-        elif not pool.retired:
-            invocation.holder = pool
-            pool.waiting.appendleft(invocation)
-        elif not self.borrowing.try_newer(invocation):
-            self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
+        if invocation.failed_starts <= MAX_FAILED_STARTS:
+            self._wait_again(worker, invocation)
+            return
+        worker.invocation = None
+        worker.pool.busy -= 1
+        self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
 
     # ---- ends ----------------------------------------------------------------------------------------------
 
@@ -316,28 +325,9 @@ class Dispatcher:
             self.refuse(invocation, ResultKind.CANCELLED, "cancelled by the caller")
             self.borrowing.cancel_surplus(holder)
         elif isinstance(holder, Worker) and holder.invocation is invocation:
-            self._end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
+            self.end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
             self.part_with(holder, "kill", "cancelled")
             self.borrowing.ask(holder.pool, _steady())
-
-    def timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
-        """At the deadline: answer first, then have it killed."""
-        if not worker.ready:
-            seconds = self.init_limit_ns / 1e9
-        else:
-            seconds = worker.timeout_ns / 1e9
-        caller = invocation.deadline_s is not None and (
-            not worker.ready or now - worker.started_ns < worker.timeout_ns
-        )
-        worker.pool.stats.timeouts += 1
-        if caller and now - invocation.admitted_ns >= int((invocation.deadline_s or 0) * 1e9):
-            self._end(worker, invocation, ResultKind.DEADLINE, b"", "timeout", "")
-        else:
-            payload = outcomes.timed_out(invocation.request_id, seconds)
-            note = outcomes.timed_out_text(seconds)
-            self._end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
-        self.part_with(worker, "kill", "timeout")
-        self.borrowing.ask(worker.pool, now)
 
     def _lose(self, worker: Worker, how: str, message: str) -> None:
         """The platform's fault: nothing of the function ran."""
@@ -350,7 +340,11 @@ class Dispatcher:
         self.part_with(worker, how)
         self.borrowing.ask(pool, _steady())
 
-    def _end(
+    def _end_by_death(self, worker: Worker, invocation: Invocation, death: dict[str, Any]) -> None:
+        error_type, document, line = outcomes.worker_died(invocation.request_id, death)
+        self.end(worker, invocation, ResultKind.FUNCTION_ERROR, document, "failure", error_type, death=line)
+
+    def end(
         self,
         worker: Worker,
         invocation: Invocation,
@@ -359,12 +353,13 @@ class Dispatcher:
         status: str,
         error_type: str,
         note: str = "",
+        death: str = "",
     ) -> None:
         """An invocation ends without an answer of the worker's own.  The caller drops the worker."""
         duration = _steady() - worker.started_ns
         pool = worker.pool
         receipt = receipt_of(worker, invocation, duration, duration, 0, 0)
-        tail = self.accounting.ended(worker, invocation, receipt, duration, status, error_type, note)
+        tail = self.accounting.ended(worker, invocation, receipt, duration, status, error_type, note, death)
         pool.stats.ran(kind, duration, receipt.billed_ms)
         pool.stats.cold += receipt.cold
         worker.invocation = None
@@ -486,12 +481,3 @@ class Dispatcher:
                 del self.pools[pool_key]
                 pool.close()
         return bool(self.workers or self.pools)
-
-
-def _classify(payload: bytes) -> tuple[ResultKind, str]:
-    """A function's error, or the guest saying that the event was not JSON (then the handler did not run)."""
-    if b'"Runtime.UnmarshalError"' in payload:
-        message = outcomes.unmarshal_message(payload)
-        if message is not None:
-            return ResultKind.BAD_EVENT, message
-    return ResultKind.FUNCTION_ERROR, ""

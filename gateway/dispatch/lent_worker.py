@@ -73,6 +73,7 @@ class Worker:
         "init_us",
         "invocation",
         "kind",
+        "lent_ns",
         "log",
         "pool",
         "ready",
@@ -107,6 +108,7 @@ class Worker:
         self.cold = lent.kind != "idle"  # until its first answer
         self.doomed = False  # takes no further invocation
         self.dead_since = 0  # steady ns of the end of its channel; 0: alive as far as we know
+        self.lent_ns = now
         self.init_deadline_ns = now + dispatcher.init_limit_ns
         self.idle_since = now
         self._buffer = bytearray()  # an incomplete frame
@@ -167,11 +169,12 @@ class Worker:
         self.started_ns = now
         if not self.ready:
             init_us = self.pool.init_us
-            if init_us < 0 or init_us > PIPELINE_INIT_US:
+            if init_us < 0 or init_us > PIPELINE_INIT_US or invocation.init_again:
                 # The function's time begins when its worker is ready.  An event sent ahead carries its deadline
                 # with it, so it may only be sent ahead where init is known to be short.
                 self.sent = False
-                self.deadline_ns = self._callers_limit(invocation, self.init_deadline_ns, now)
+                limit = self.started_ns + self.timeout_ns if invocation.init_again else self.init_deadline_ns
+                self.deadline_ns = self._callers_limit(invocation, limit, now)
                 return True
         return self._send(invocation, now)
 
@@ -179,7 +182,7 @@ class Worker:
         pool = self.pool
         self.sent = True
         self.started_ms = started_ms = time.time_ns() // 1_000_000
-        limit = now + self.timeout_ns
+        limit = self.started_ns + self.timeout_ns
         if invocation.deadline_s is not None:
             limit = self._callers_limit(invocation, limit, now)
         # Sent ahead: until READY comes the limit of init holds, and the caller's.
@@ -390,7 +393,8 @@ class Worker:
         invocation = self.invocation
         alive = True
         if invocation is not None:
-            self.started_ns = now
+            if not invocation.init_again:
+                self.started_ns = now
             if self.sent:
                 # Sent ahead: the function's time begins here.
                 self.started_ms = time.time_ns() // 1_000_000

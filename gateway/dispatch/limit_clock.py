@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from gateway.dispatch import outcomes
 from gateway.model.invocation import Invocation, ResultKind
 
 if TYPE_CHECKING:
@@ -88,13 +89,13 @@ class LimitClock:
                 if now < worker.c.deadline_ns:
                     earliest = min(earliest, worker.c.deadline_ns)
                 else:
-                    dispatcher.timed_out(worker, worker.adopt(), now)
+                    self._timed_out(worker, worker.adopt(), now)
             elif invocation is not None:
                 if worker.dead_since:
                     if now - worker.dead_since > DEATH_NOTICE_NS:
                         dispatcher.death_unexplained(worker, invocation)
                 elif now >= worker.deadline_ns:
-                    dispatcher.timed_out(worker, invocation, now)
+                    self._timed_out(worker, invocation, now)
                 elif worker.deadline_ns < earliest:
                     earliest = worker.deadline_ns
             elif housekeeping and now - worker.idle_since > IDLE_RETURN_NS:
@@ -110,11 +111,38 @@ class LimitClock:
                 pool.spent.rehearse(now)
         return earliest
 
+    def _timed_out(self, worker: Worker, invocation: Invocation, now: int) -> None:
+        """At the deadline: answer first, then have it killed."""
+        dispatcher = self._dispatcher
+        if worker.sent and not worker.ready:
+            worker.on_readable()  # not what has just come about: the handler may run by now
+            if worker.ready or worker.invocation is not invocation:
+                return
+        in_time = now - worker.started_ns < worker.timeout_ns
+        caller = invocation.deadline_s is not None and (not worker.ready or in_time)
+        callers_limit = caller and now - invocation.admitted_ns >= int((invocation.deadline_s or 0) * 1e9)
+        if not worker.ready and not callers_limit:
+            dispatcher.accounting.init_ended(worker, now, "timeout")
+            if not invocation.init_again:
+                invocation.init_again = True  # Lambda's way: now within the invocation and its timeout
+                dispatcher.hand_on(worker, invocation, "kill", "init_timeout")
+                return
+        seconds = worker.timeout_ns / 1e9
+        worker.pool.stats.timeouts += 1
+        if callers_limit:
+            dispatcher.end(worker, invocation, ResultKind.DEADLINE, b"", "timeout", "")
+        else:
+            payload = outcomes.timed_out(invocation.request_id, seconds)
+            note = outcomes.timed_out_text(seconds)
+            dispatcher.end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
+        dispatcher.part_with(worker, "kill", "timeout")
+        dispatcher.borrowing.ask(worker.pool, now)
+
     def _tidy_idle(self, worker: Worker, now: int) -> None:
         if worker.ready:
             self._dispatcher.part_with(worker, "give_back")
         elif now >= worker.init_deadline_ns:
-            self._dispatcher.part_with(worker, "kill", "timeout")
+            self._dispatcher.part_with(worker, "kill", "init_timeout")
 
     def _check_waiting(self, pool: WorkerPool, now: int) -> None:
         late: list[tuple[Invocation, bool]] = []

@@ -6,31 +6,21 @@ Texts were recorded from AWS's runtime emulator and from LocalStack's recordings
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-# strsignal(3) in the C locale, lower case, as Go's os.ProcessState prints it on Lambda
-SIGNAL_NAMES = {
-    1: "hangup",
-    2: "interrupt",
-    3: "quit",
-    4: "illegal instruction",
-    5: "trace/breakpoint trap",
-    6: "aborted",
-    7: "bus error",
-    8: "floating point exception",
-    9: "killed",
-    10: "user defined signal 1",
-    11: "segmentation fault",
-    12: "user defined signal 2",
-    13: "broken pipe",
-    14: "alarm clock",
-    15: "terminated",
-    31: "bad system call",
-}
+from gateway.model.invocation import ResultKind
+
+# A runtime's own type is kept in this form (Lambda's runtime interface emulator, fatalerror.go).
+_RUNTIME_ERROR = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]{0,60}")
 RESPONSE_TOO_LARGE = (
     b'{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed '
     b'payload size (6291556 bytes)."}'
 )
+
+
+# As the supervisor would tell it of a worker that we have it end.
+BROKEN_CHANNEL = {"kind": "protocol"}
 
 
 def error_document(error_type: str, message: str) -> bytes:
@@ -48,25 +38,50 @@ def timed_out_text(seconds: float) -> str:
     return f"Task timed out after {seconds:.2f} seconds"
 
 
-def worker_died(request_id: str, outcome: dict[str, Any] | None) -> tuple[str, bytes]:
-    """Error type and document for a worker that died before it answered; None: nobody said how."""
-    error_type, cause = _cause(outcome or {})
-    return error_type, error_document(error_type, f"RequestId: {request_id} Error: {cause}")
+def worker_died(request_id: str, death: dict[str, Any] | None) -> tuple[str, bytes, str]:
+    """Error type, document and log line for a worker that died before it answered.
+
+    `death` is as the supervisor tells it (sandbox.deaths.Death.message); None: nobody said how.
+    """
+    error_type, cause = _cause(death or {})
+    message = f"RequestId: {request_id} Error: {cause}"
+    return error_type, error_document(error_type, message), f"{message}\n{error_type}"
 
 
-def _cause(outcome: dict[str, Any]) -> tuple[str, str]:
-    kind = outcome.get("kind")
+def _cause(death: dict[str, Any]) -> tuple[str, str]:
+    """Lambda's words where it has some. What only we know stands behind them in brackets, or is a Sandbox error of ours."""
+    kind, detail = death.get("kind"), str(death.get("detail") or "")
+    if kind == "exit" and detail != "0":
+        return "Runtime.ExitError", f"Runtime exited with error: exit status {detail}"
+    if kind == "signal":
+        return "Runtime.ExitError", f"Runtime exited with error: signal: {detail}"
     if kind == "oom":
         return "Runtime.OutOfMemory", "Runtime exited with error: signal: killed"
-    if kind == "exit" and outcome.get("code"):
-        return "Runtime.ExitError", f"Runtime exited with error: exit status {outcome['code']}"
-    if kind == "signal":
-        number = int(outcome.get("signal") or 0)
-        name = SIGNAL_NAMES.get(number, f"signal {number}")
-        return "Runtime.ExitError", f"Runtime exited with error: signal: {name}"
-    if kind == "killed":
-        return "Runtime.ExitError", "Runtime exited with error: signal: killed"
+    if kind == "seccomp":
+        return "Runtime.ExitError", f"Runtime exited with error: signal: bad system call ({detail})"
+    if kind == "init_timeout":
+        return "Sandbox.Timedout", f"Task timed out after {detail} seconds"
+    if kind in _ENDED:
+        return _ENDED[kind]
     return "Runtime.ExitError", "Runtime exited without providing a reason"
+
+
+_ENDED = {
+    "operator": ("Sandbox.Killed", "Runtime exited with error: signal: killed (by an operator)"),
+    "host_oom": ("Sandbox.Failure", "Runtime exited with error: signal: killed (the host is out of memory)"),
+    "shutdown": ("Sandbox.Failure", "Runtime exited with error: signal: killed (the server stops)"),
+    "protocol": ("Runtime.ExitError", "Runtime exited without providing a reason (its channel was broken)"),
+}
+
+
+def init_error_type(document: bytes) -> str:
+    """For the log: the guest's own error type if it has the form of one that Lambda knows, since the guest may say anything."""
+    try:
+        error_type = json.loads(document).get("errorType")
+    except (ValueError, AttributeError):
+        error_type = None
+    known = isinstance(error_type, str) and _RUNTIME_ERROR.fullmatch(error_type)
+    return error_type if known else "Runtime.Unknown"
 
 
 def dump(error: dict[str, Any]) -> bytes:
@@ -84,3 +99,12 @@ def unmarshal_message(payload: bytes) -> str | None:
         return None
     why = str(error.get("errorMessage", "")).removeprefix("Unable to unmarshal input: ")
     return f"Could not parse request body into json: Could not parse payload into json: {why}"
+
+
+def classify(payload: bytes) -> tuple[ResultKind, str]:
+    """A function's error, or the guest saying that the event was not JSON (then the handler did not run)."""
+    if b'"Runtime.UnmarshalError"' in payload:
+        message = unmarshal_message(payload)
+        if message is not None:
+            return ResultKind.BAD_EVENT, message
+    return ResultKind.FUNCTION_ERROR, ""

@@ -26,6 +26,7 @@ class Report:
     status: str  # "success" | "error" | "timeout"
     error_type: str = ""
     note: str = ""  # a further line before END, such as the time-out's
+    death: str = ""  # how its worker ended, two lines before END
     restore_us: int | None = None  # of the first call of a worker from a snapshot, instead of init_us
 
 
@@ -39,6 +40,8 @@ def closing_lines(report: Report) -> list[str]:
     lines = []
     if report.note:
         lines.append(f"{iso_ms(report.ended_ms)} {report.request_id} {report.note}\n")
+    if report.death:
+        lines.append(report.death + "\n")
     lines.append(f"END RequestId: {report.request_id}")
     peak_mb = max(1, -(-report.peak_kib // 1024)) if report.peak_kib else 1
     line = (
@@ -87,10 +90,11 @@ def closing_records(report: Report) -> list[str]:
     }
     if report.error_type:
         record["errorType"] = report.error_type
+    done: dict[str, object] = {"requestId": report.request_id, "status": report.status}
+    if report.death:
+        done["errorType"] = report.error_type
     return [
-        _record(
-            report.ended_ms, "platform.runtimeDone", {"requestId": report.request_id, "status": report.status}
-        ),
+        _record(report.ended_ms, "platform.runtimeDone", done),
         _record(report.ended_ms, "platform.report", record),
     ]
 
@@ -102,6 +106,12 @@ def init_start_line(runtime: str, region: str, restored: bool = False) -> str:
         f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: python:{number}.forklight\t"
         f"Runtime Version ARN: arn:aws:lambda:{region}::runtime:{runtime}"
     )
+
+
+def init_report_line(init_ms: float, phase: str, status: str, error_type: str = "") -> str:
+    """Of an initialisation that did not end well. `phase`: "init", or "invoke" when it was done again within an invocation."""
+    line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\tStatus: {status}"
+    return f"{line}\tError Type: {error_type}" if error_type else line
 
 
 def iso_ms(epoch_ms: int) -> str:

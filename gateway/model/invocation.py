@@ -123,3 +123,5 @@ class Invocation:
     holder: object = field(default=None, init=False, repr=False)  # who has it now; None: nobody, or done
     admitted_ns: int = field(default=0, init=False, repr=False)  # steady clock
     failed_starts: int = field(default=0, init=False, repr=False)  # workers for it that never came to be
+    # Its first worker did not initialise in time: now that belongs to the invocation and its timeout.
+    init_again: bool = field(default=False, init=False, repr=False)

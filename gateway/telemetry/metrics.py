@@ -21,9 +21,12 @@ _HELP = {
     "forklight_fast_invocations_total": "Invocations that took the fast path: without a line of Python in the door",
     "forklight_cold_starts_total": "Invocations that a new worker served",
     "forklight_timeouts_total": "Invocations that ran into the function's timeout",
+    "forklight_worker_deaths_total": "Workers that ended, by cause; detail is the exit status, the signal or the system call",
     "forklight_billed_milliseconds_total": "Billed duration",
     "forklight_invocation_seconds": "Duration of invocations that reached a worker",
 }
+
+_DEATHS, _WHOSE = "forklight_worker_deaths_total", ("region", "function", "cause", "detail")
 
 _Labels = tuple[tuple[str, str], ...]
 _Gauges = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]
@@ -70,6 +73,7 @@ class Metrics:
         self._own = own
         self._doors: dict[str, dict[str, Any]] = {}
         self._gone = _Sums()
+        self._deaths: dict[tuple[str, str, str, str], int] = {}
 
     def received(self, door: str, body: bytes) -> None:
         """Replaces what that door said before. Nonsense is ignored: metrics must not break anything."""
@@ -79,6 +83,12 @@ class Metrics:
         except (ValueError, TypeError, AttributeError):
             return
         self._doors[door] = document
+
+    def workers_died(self, counts: list[list[Any]]) -> None:
+        """What the supervisor counted since it last said so: [region, function, cause, detail, count]."""
+        for region, function, cause, detail, count in counts:
+            key = (str(region), str(function), str(cause), str(detail))
+            self._deaths[key] = self._deaths.get(key, 0) + int(count)
 
     def left(self, door: str) -> None:
         """Its counters stay, so that sums never go back."""
@@ -91,6 +101,13 @@ class Metrics:
         sums.add(self._gone.document())
         for document in self._doors.values():
             sums.add(document)
+        sums.add(
+            {
+                "counters": [
+                    [_DEATHS, dict(zip(_WHOSE, key, strict=True)), n] for key, n in self._deaths.items()
+                ]
+            }
+        )
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Collected(sums, self._own))
         return bytes(generate_latest(registry))

@@ -6,6 +6,11 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+
+/* Linux 5.0; older headers lack it. */
+#ifndef SECCOMP_FILTER_FLAG_NEW_LISTENER
+#define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
+#endif
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -87,6 +92,15 @@ static int install_seccomp(const void *program, size_t bytes)
     struct sock_fprog filter = {.len = (unsigned short)length,
                                 .filter = (struct sock_filter *)program};
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0 ? -errno : 0;
+}
+
+int fg_watch_calls(const void *program, size_t bytes)
+{
+    struct sock_fprog filter = {.len = (unsigned short)(bytes / sizeof(struct sock_filter)),
+                                .filter = (struct sock_filter *)program};
+    long fd =
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
+    return fd < 0 ? -errno : (int)fd;
 }
 
 int fg_drop_privileges(const struct fg_plan *plan, const char **step)

@@ -66,6 +66,10 @@ void fg_become_worker(const struct fg_plan *plan);
  * own. */
 int fg_drop_privileges(const struct fg_plan *plan, const char **step);
 
+/* Installs a seccomp program with a listener, whose fd is the caller's, close-on-exec. Returns it
+ * or -errno. */
+int fg_watch_calls(const void *program, size_t bytes);
+
 /* Makes pids of children come from the process's own namespace again. Returns 0 or -errno. */
 int fg_leave_pid_namespace(void);
 

@@ -171,9 +171,25 @@ static PyObject *remap(PyObject *self, PyObject *unused)
     return failed ? raise_step(-failed, "remap") : PyLong_FromSize_t(bytes);
 }
 
+PyDoc_STRVAR(watch_calls_doc, "watch_calls(program) -> fd: install a seccomp program for this "
+                              "process and its children; the calls that it hands over are read "
+                              "from the fd. OSError.");
+
+static PyObject *watch_calls(PyObject *self, PyObject *program)
+{
+    (void)self;
+    char *code;
+    Py_ssize_t bytes;
+    if (PyBytes_AsStringAndSize(program, &code, &bytes) != 0)
+        return NULL;
+    int fd = fg_watch_calls(code, (size_t)bytes);
+    return fd < 0 ? raise_step(-fd, "seccomp") : PyLong_FromLong(fd);
+}
+
 static PyMethodDef methods[] = {
     {"fork_worker", (PyCFunction)(void (*)(void))fork_worker, METH_VARARGS | METH_KEYWORDS,
      fork_worker_doc},
+    {"watch_calls", watch_calls, METH_O, watch_calls_doc},
     {"watch_memory", watch_memory, METH_NOARGS, watch_memory_doc},
     {"remap", remap, METH_NOARGS, remap_doc},
     {"has_named_tuples", has_named_tuples, METH_O, has_named_tuples_doc},

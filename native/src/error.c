@@ -7,6 +7,7 @@ static const char *const step_names[] = {
     [SB_STEP_PLAN] = "read the plan",
     [SB_STEP_CLONE] = "clone3",
     [SB_STEP_SIGNALS] = "reset signals",
+    [SB_STEP_KEYRING] = "leave the session's keyring",
     [SB_STEP_JOIN_CGROUP] = "join the cgroup",
     [SB_STEP_PARENT_DEATH_SIGNAL] = "set the parent-death signal",
     [SB_STEP_PARENT_GONE] = "find the supervisor alive",

@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -48,6 +49,16 @@ ON_BORROWED_STACK static int reset_signals(struct sb_error *err)
     sigemptyset(&none);
     if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
         return sb_fail_errno(err, SB_STEP_SIGNALS, NULL);
+    return 0;
+}
+
+/* A new, empty one: the keys of whoever started us are no function's. Workers cannot ask for keys
+ * (seccomp), but the kernel looks in their keyring on its own, for some file systems. */
+ON_BORROWED_STACK static int leave_keyring(struct sb_error *err)
+{
+    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS &&
+        errno != EPERM) /* no keys in this kernel, or somebody else's filter keeps us from them */
+        return sb_fail_errno(err, SB_STEP_KEYRING, NULL);
     return 0;
 }
 
@@ -102,7 +113,7 @@ ON_BORROWED_STACK __attribute__((noreturn)) static void run_child(void *argument
     char *const no_environment[] = {NULL};
     struct sb_error *err = &child->error;
 
-    if (join_cgroups(request, err) == 0 && reset_signals(err) == 0 &&
+    if (join_cgroups(request, err) == 0 && reset_signals(err) == 0 && leave_keyring(err) == 0 &&
         (!request->die_with_parent || die_with_parent(child->parent, err) == 0) &&
         arrange_descriptors(request, err) == 0) {
         execve(request->program, request->arguments, no_environment);

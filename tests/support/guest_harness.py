@@ -294,7 +294,7 @@ class GuestHarness(_Forking):
         harness = cls(control, pid)
         harness.runtime = runtime
         program = base64.b64encode(seccomp).decode()
-        harness.send({"op": "hello", "seccomp_worker": program, "seccomp_zygote": program})
+        harness.send({"op": "hello", "seccomp": {"worker": program, "zygote": program}})
         return harness
 
     def fork(

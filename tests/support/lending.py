@@ -16,6 +16,8 @@ from gateway.model.arn import LATEST, function_arn
 from gateway.model.invocation import FunctionView, Invocation, Result
 from gateway.model.request_id import new_request_id
 from sandbox.client import Denied, LentWorker
+from sandbox.deaths import of_status
+from sandbox.processes import ExitStatus
 from tests.support.guest_harness import GuestHarness, GuestWorker, document
 
 REGION = "us-east-1"
@@ -113,10 +115,9 @@ class Lender:
         status = worker.wait()
         worker.close()
         if self.dispatcher is not None:
-            kind = "exit" if status >= 0 else "signal"
-            if status == -signal.SIGKILL and self.isolation_oom:
-                kind = "oom"
-            self.dispatcher.died(worker_id, {"kind": kind, "code": max(0, status), "signal": max(0, -status)})
+            ended = ExitStatus("exit" if status >= 0 else "signal", abs(status))
+            death = of_status(ended, None, lambda: "oom" if self.isolation_oom else None)
+            self.dispatcher.died(worker_id, death.message())
 
     def cancel(self, lend_id: int) -> None:
         self.calls.append(("cancel", lend_id))

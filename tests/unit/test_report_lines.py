@@ -8,7 +8,15 @@ import pytest
 
 from gateway.dispatch import outcomes
 from gateway.dispatch.log_shipper import SLICE_BYTES, SLICE_ENTRIES, LogShipper, LogStream, log_tail
-from gateway.dispatch.report_lines import Report, closing_lines, closing_records, start_line, start_record
+from gateway.dispatch.report_lines import (
+    Report,
+    closing_lines,
+    closing_records,
+    init_report_line,
+    start_line,
+    start_record,
+)
+from sandbox.deaths import Death
 from tests.support.lending import view
 
 ID = "6bc28136-xmpl-4365-b021-0ce6b2e64ab0"
@@ -94,32 +102,97 @@ def test_unshipped_logs_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "error_type", "cause"),
+    ("death", "error_type", "cause"),
     [
-        ({"kind": "exit", "code": 1}, "Runtime.ExitError", "Runtime exited with error: exit status 1"),
-        ({"kind": "exit", "code": 0}, "Runtime.ExitError", "Runtime exited without providing a reason"),
+        (Death("exit", "1"), "Runtime.ExitError", "Runtime exited with error: exit status 1"),
+        (Death("exit", "0"), "Runtime.ExitError", "Runtime exited without providing a reason"),
         (
-            {"kind": "signal", "signal": 11},
+            Death("signal", "segmentation fault"),
             "Runtime.ExitError",
             "Runtime exited with error: signal: segmentation fault",
         ),
+        (Death("signal", "signal 60"), "Runtime.ExitError", "Runtime exited with error: signal: signal 60"),
+        (Death("signal", "killed"), "Runtime.ExitError", "Runtime exited with error: signal: killed"),
+        (Death("oom"), "Runtime.OutOfMemory", "Runtime exited with error: signal: killed"),
         (
-            {"kind": "signal", "signal": 60},
-            "Runtime.ExitError",
-            "Runtime exited with error: signal: signal 60",
+            Death("host_oom"),
+            "Sandbox.Failure",
+            "Runtime exited with error: signal: killed (the host is out of memory)",
         ),
-        ({"kind": "oom"}, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed"),
-        ({"kind": "killed"}, "Runtime.ExitError", "Runtime exited with error: signal: killed"),
+        (
+            Death("seccomp", "i386 getpid"),
+            "Runtime.ExitError",
+            "Runtime exited with error: signal: bad system call (i386 getpid)",
+        ),
+        (
+            Death("operator"),
+            "Sandbox.Killed",
+            "Runtime exited with error: signal: killed (by an operator)",
+        ),
+        (Death("init_timeout", "130.00"), "Sandbox.Timedout", "Task timed out after 130.00 seconds"),
+        (
+            Death("protocol"),
+            "Runtime.ExitError",
+            "Runtime exited without providing a reason (its channel was broken)",
+        ),
+        (
+            Death("shutdown"),
+            "Sandbox.Failure",
+            "Runtime exited with error: signal: killed (the server stops)",
+        ),
         (None, "Runtime.ExitError", "Runtime exited without providing a reason"),
     ],
 )
-def test_deaths(outcome: dict[str, object] | None, error_type: str, cause: str) -> None:
-    found, document = outcomes.worker_died(ID, outcome)
+def test_deaths(death: Death | None, error_type: str, cause: str) -> None:
+    found, document, line = outcomes.worker_died(ID, None if death is None else death.message())
     assert found == error_type
     assert json.loads(document) == {
         "errorType": error_type,
         "errorMessage": f"RequestId: {ID} Error: {cause}",
     }
+    assert line == f"RequestId: {ID} Error: {cause}\n{error_type}"
+
+
+def test_no_two_deaths_are_told_in_the_same_words() -> None:
+    deaths = [Death("exit", "1"), Death("exit", "2"), Death("signal", "killed"), Death("signal", "aborted")]
+    deaths += [
+        Death(cause, "x") for cause in ("oom", "host_oom", "seccomp", "operator", "protocol", "shutdown")
+    ]
+    told = {outcomes.worker_died(ID, death.message())[1] for death in deaths}
+    assert len(told) == len(deaths)
+
+
+@pytest.mark.parametrize(
+    ("document", "error_type"),
+    [
+        (b'{"errorType": "Runtime.ImportModuleError"}', "Runtime.ImportModuleError"),
+        (b'{"errorType": "KeyError"}', "Runtime.Unknown"),
+        (b'{"errorType": "Runtime.X\\nREPORT RequestId: forged"}', "Runtime.Unknown"),
+        (b'{"errorType": 3}', "Runtime.Unknown"),
+        (b"[]", "Runtime.Unknown"),
+        (b"\xff", "Runtime.Unknown"),
+    ],
+)
+def test_an_init_errors_type_is_only_passed_on_in_lambdas_form(document: bytes, error_type: str) -> None:
+    assert outcomes.init_error_type(document) == error_type
+
+
+def test_the_log_says_how_the_worker_ended() -> None:
+    death = f"RequestId: {ID} Error: Runtime exited with error: exit status 3\nRuntime.ExitError"
+    lines = closing_lines(report(status="failure", error_type="Runtime.ExitError", death=death))
+    assert lines[0] == death + "\n"
+    assert lines[-1].endswith("\tStatus: error\tError Type: Runtime.ExitError")
+    records = closing_records(report(status="failure", error_type="Runtime.ExitError", death=death))
+    assert '"status":"failure","errorType":"Runtime.ExitError"' in records[0]
+
+
+def test_init_report_line() -> None:
+    assert init_report_line(10008.713, "init", "timeout") == (
+        "INIT_REPORT Init Duration: 10008.71 ms\tPhase: init\tStatus: timeout"
+    )
+    assert init_report_line(3.1, "invoke", "error", "Runtime.ExitError").endswith(
+        "Phase: invoke\tStatus: error\tError Type: Runtime.ExitError"
+    )
 
 
 def test_timeout_document() -> None:

@@ -22,6 +22,8 @@ from sandbox.seccomp import (
     RET_ERRNO,
     RET_K,
     RET_KILL_PROCESS,
+    RET_TRACE,
+    RET_USER_NOTIF,
 )
 
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -85,6 +87,21 @@ def test_a_foreign_architecture_is_killed(machine: str) -> None:
     program = seccomp.compile_program(machine)
     for foreign in (0x40000003, AUDIT["aarch64" if machine == "x86_64" else "x86_64"], 0):
         assert run(program, 0, architecture=foreign)[0] == RET_KILL_PROCESS
+
+
+def test_where_the_zygote_is_watched_a_foreign_call_is_told_of_and_still_not_made(machine: str) -> None:
+    """The watch outranks the worker's own program (the lower number counts); without a watch that one alone means ENOSYS."""
+    watch, worker = seccomp.compile_watch(machine), seccomp.compile_program(machine, watched=True)
+    assert RET_USER_NOTIF < RET_TRACE < RET_ALLOW
+    calls = [(0x40000003, 20), (AUDIT[machine], 0x40000027), (AUDIT[machine], 0x7FFFFFFF)]
+    for architecture, number in calls:
+        assert run(watch, number, architecture=architecture)[0] == RET_USER_NOTIF
+        assert run(worker, number, architecture=architecture)[0] == RET_TRACE
+    unwatched = seccomp.compile_program(machine)
+    for number in range(1024):
+        assert run(watch, number, architecture=AUDIT[machine])[0] == RET_ALLOW
+        same = run(unwatched, number, architecture=AUDIT[machine])[0]
+        assert run(worker, number, architecture=AUDIT[machine])[0] == same
 
 
 @pytest.mark.parametrize("number", [0x40000000, 0x40000001, 0x400001FF, -1])

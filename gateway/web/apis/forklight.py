@@ -1,4 +1,5 @@
-"""Our own read-only endpoints: what the host isolates, which runtimes it has, packages for GetFunction, metrics."""
+"""Our own endpoints: what the host isolates, which runtimes it has, packages for GetFunction, metrics; and the one that is no
+reading, which ends a function's workers."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from gateway.control.failures import as_service_errors
-from gateway.model.arn import not_found
+from gateway.model.arn import not_found, resolve_reference
 from gateway.model.errors import ApiError
 from gateway.telemetry.metrics import CONTENT_TYPE
 from gateway.web.apis.wire import Request, path_segments
@@ -24,6 +25,8 @@ class ForklightApi:
     async def handle(self, region: str, request: Request) -> Answer:
         """Raises ApiError."""
         segments = path_segments(request.path)
+        if segments[:3] == ["forklight", "v1", "workers"] and len(segments) == 4:
+            return await self._workers(region, segments[3], request.method)
         known = segments in (["metrics"], ["forklight", "v1", "isolation"], ["forklight", "v1", "runtimes"])
         is_package = segments[:3] == ["forklight", "v1", "code"] and len(segments) == 5
         if not known and not is_package:
@@ -38,6 +41,14 @@ class ForklightApi:
             if segments[-1] == "isolation":
                 return _json(await self._server.isolation())
             return _json({"runtimes": await self._server.runtimes()})
+
+    async def _workers(self, region: str, name: str, method: str) -> Answer:
+        """DELETE: end all workers of a function, those that run something too."""
+        if method != "DELETE":
+            raise ApiError("MethodNotAllowedException", "A function's workers can only be deleted")
+        entry = self._server.functions.get(region, *resolve_reference(region, name, None))
+        with as_service_errors():
+            return _json({"killed": await self._server.kill_workers(entry.function)})
 
     async def _package(self, region: str, name: str, file: str) -> Answer:
         entry = self._server.registry.require(region, name)

@@ -21,7 +21,7 @@ from . import (
     snapshot_hooks,
     worker_loop,
 )
-from ._native import watch_memory
+from ._native import watch_calls, watch_memory
 from .allocator import fill_the_holes
 from .channel import Channel
 from .environment import Document
@@ -48,10 +48,7 @@ def main() -> None:
     received = messages.receive(control)
     if received is None or received[0].get("op") != "hello":
         sys.exit("a zygote's first message is hello")
-    hello = received[0]
-    seccomp = {
-        role: binascii.a2b_base64(str(hello.get(f"seccomp_{role}") or "")) for role in ("worker", "zygote")
-    }
+    seccomp = _filters(control, received[0])
     gc.collect()
     fill_the_holes()
     gc.freeze()
@@ -63,6 +60,27 @@ def main() -> None:
     if role == "zygote":
         function_zygote.main(import_path, errors)
     _work(import_path, errors)
+
+
+def _filters(control: _socket.socket, hello: messages.Message) -> dict[str, bytes]:
+    """The programs of our children by role. Calls of a foreign architecture are reported where the kernel lets us have that watched:
+    not below somebody else's watch, as in some containers. Then they kill, and nobody can say which it was."""
+    given = hello.get("seccomp")
+    programs = {
+        str(name): binascii.a2b_base64(str(text))
+        for name, text in (given.items() if isinstance(given, dict) else ())
+    }
+    prefix = ""
+    if programs.get("watch"):
+        try:
+            listener = watch_calls(programs["watch"])
+        except OSError:
+            pass
+        else:
+            prefix = "watched_"
+            messages.send(control, {"op": "listener"}, listener)
+            os.close(listener)
+    return {role: programs.get(prefix + role, b"") for role in ("worker", "zygote")}
 
 
 def _preload() -> ErrorLog:
