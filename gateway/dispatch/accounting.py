@@ -79,9 +79,9 @@ class Accounting:
                     peak_kib, None if worker.restored else first_us, "success",
                     restore_us=first_us if worker.restored else None,
                 )  # fmt: skip
-                kept = not output or worker.log.admit(len(output))
-                chunks = [(ended_ms, output)] if output and kept else []
-                self._shipper.add(worker.stream, report, report, chunks, 0 if kept else len(output))
+                kept = worker.log.admit(output) if output else b""
+                chunks = [(ended_ms, kept)] if kept else []
+                self._shipper.add(worker.stream, report, report, chunks, len(output) - len(kept))
         self._fast.door.quiet_left = self._shipper.quiet_left
 
     def _count_left_out(self, worker: Worker) -> None:

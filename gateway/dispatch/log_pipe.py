@@ -17,7 +17,8 @@ from fcntl import ioctl
 from termios import FIONREAD
 from typing import Any
 
-KEPT_PER_SECOND = 1_000_000  # bytes of one worker's output
+KEPT_PER_SECOND = 1_000_000  # bytes of one worker's output, LINE_BYTES more for each line
+LINE_BYTES = 100  # what a line costs besides its bytes: its record repeats group, stream and time
 READ_PER_TICK = 1_000_000  # bytes between two calls of tick()
 READ_BYTES = 65536  # a pipe's capacity
 WATCH_BYTES = 32768  # in one tick: from then on it is watched
@@ -26,6 +27,11 @@ TAIL_BYTES = 4096
 
 _waiting = bytearray(4)  # scratch of `drain`: what the kernel says is in the pipe
 _NOTHING = bytes(4)
+
+
+def cost_of(data: bytes) -> int:
+    """In bytes. A flood of empty lines is as dear to format and to store as one of long ones."""
+    return len(data) + LINE_BYTES * data.count(b"\n")
 
 
 class LogPipe:
@@ -113,12 +119,15 @@ class LogPipe:
             self._refilled = now_s
             self._allowance = KEPT_PER_SECOND
 
-    def admit(self, size: int) -> bool:
-        """Whether output that the fast path has read is within the budget."""
-        if size > self._allowance:
-            return False
-        self._allowance -= size
-        return True
+    def admit(self, output: bytes) -> bytes:
+        """Of output, all that is within the budget: whole lines, if not all of it."""
+        cost = cost_of(output)
+        if cost > self._allowance:
+            share = len(output) * self._allowance // cost
+            output = output[: output.rfind(b"\n", 0, share) + 1]
+            cost = min(cost_of(output), self._allowance)
+        self._allowance -= cost
+        return output
 
     def close(self) -> None:
         """Idempotent."""
@@ -131,11 +140,10 @@ class LogPipe:
     def _keep(self, data: bytes) -> None:
         size = len(data)
         self._worker.output = 1
-        if size <= self._allowance:
-            self._allowance -= size
-            self.chunks.append((time.time_ns() // 1_000_000, data))
-        else:
-            self.dropped += size
+        kept = self.admit(data)
+        if kept:
+            self.chunks.append((time.time_ns() // 1_000_000, kept))
+        self.dropped += size - len(kept)
         self._readable -= size
         if self._readable <= 0:
             self._readable = 0

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
 
+from gateway.dispatch.log_pipe import cost_of
 from gateway.dispatch.report_lines import (
     Report,
     closing_lines,
@@ -84,7 +85,7 @@ class LogShipper:
         """Output of one worker, with the invocation's beginning and end where they fall into it."""
         size = 200
         for _, chunk in chunks:
-            size += len(chunk)
+            size += cost_of(chunk)
         if self._pending + size > MAX_PENDING:
             self.dropped_bytes += size
             return
@@ -103,7 +104,7 @@ class LogShipper:
             stream, start, end, chunks, dropped = self._entries.popleft()
             self._format(self._lines, stream, start, end, chunks, dropped)
             for _, chunk in chunks:
-                left_bytes -= len(chunk)
+                left_bytes -= cost_of(chunk)
             if left_bytes <= 0:
                 break
         return bool(self._entries)
