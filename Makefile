@@ -1,5 +1,5 @@
 # Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
-.PHONY: setup demo serve test test-vm test-faults bench soak lint format clean
+.PHONY: setup demo serve test test-security test-vm test-faults bench soak lint format clean
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
@@ -24,6 +24,11 @@ test: setup
 GUESTS ?= amd64 arm64
 test-vm: setup
 	@status=0; for guest in $(GUESTS); do tests/vm/run $$guest $(COMMAND) || status=1; done; exit $$status
+
+# Hostile functions and clients. ARGS="--endpoint http://host:port": against that server, with credentials from the environment as
+# `forklight env` prints them; else against a server of its own.
+test-security: setup
+	@$(BIN)/python -m pytest tests/security/hostile -m "" $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -22,6 +22,14 @@ from tests.support.server import Server
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--endpoint",
+        default="",
+        help="a server's URL for tests/security/hostile, with credentials in the environment as `forklight env` prints them",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `root("what for")` when we are not root."""
     if os.geteuid() == 0:

@@ -161,6 +161,19 @@ def test_terminals_cannot_be_typed_into(
     assert decide(machine, names["ioctl"], 0, command) == (RET_ALLOW if allowed else RET_ERRNO | ENOTTY)
 
 
+@pytest.mark.parametrize("command", [0, 1, 2, 3, 4, 6, 9, 15, 36, 38, 1030, 1031, 1032, 1033, 1034, 1038])
+def test_descriptors_can_be_handled(machine: str, names: dict[str, int], command: int) -> None:
+    assert decide(machine, names["fcntl"], 3, command) == RET_ALLOW
+
+
+@pytest.mark.parametrize("command", [1024, 1025, 1026, 1029, 0x80000402])
+def test_nobody_is_told_what_others_open_or_holds_them_up(
+    machine: str, names: dict[str, int], command: int
+) -> None:
+    """F_SETLEASE, F_NOTIFY: the folders of the runtime are shared by all sandboxes."""
+    assert decide(machine, names["fcntl"], 3, command) == RET_ERRNO | EINVAL
+
+
 @pytest.mark.parametrize(
     ("option", "allowed"), [(15, True), (38, True), (22, False), (35, False), (33, False), (59, False)]
 )
