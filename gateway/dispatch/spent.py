@@ -88,6 +88,7 @@ class Spent:
         else:
             dispatcher.borrowing.borrow_ahead(pool, self.wanted())
         pool.c.reserve = self.wanted() // 4
+        self._rehearsed_for = 0  # what was just done has emptied the caches again
 
     def release(self) -> None:
         """What is marked goes: where somebody waits for room, it is that room."""
