@@ -156,7 +156,8 @@ def test_a_supervisor_without_descriptors(start_server: Callable[..., Server]) -
                 statuses.append(call(server, name, 1)[0])
                 assert time.monotonic() - began < HEALED_S
                 assert call(server, warm, 1) == (200, 1)
-        assert set(statuses) == {200, 503}, statuses
+        assert 503 in statuses
+        assert set(statuses) <= {200, 503}, statuses
         for name in names:
             assert seconds_until_answered(server, name) < HEALED_S
     assert not tracebacks(server)

@@ -161,11 +161,11 @@ def timed(arena: Arena, name: str, attack: Callable[..., None], *arguments: Any)
 
 
 def selected(items: list[pytest.Item]) -> Iterator[Case | Client]:
-    """In the order of the tests."""
+    """Of the tests of this folder, in their order."""
+    here = Path(__file__).parent
     for item in items:
-        parameters = (
-            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        )
+        ours = item.path.parent == here and isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        parameters = item.callspec.params if ours else {}
         for name in ("case", "client"):
             if name in parameters:
                 yield parameters[name]

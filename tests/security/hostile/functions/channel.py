@@ -267,6 +267,8 @@ def handler(event, context):
     return "thief"
 """,
         answers("thief"),
+        # Who is quicker takes an event: which one is stolen is luck.
+        then=(("well", either(answers("well"), timed_out, exited)),),
     ),
     late(
         "an answer from a child that knows the nonce",
