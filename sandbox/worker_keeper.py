@@ -238,6 +238,8 @@ class WorkerKeeper:
         # Not before the worker: pid 1 could otherwise wait for a zombie that only we can reap (it does not, but costs time).
         if worker.shell is not None and worker.pidfd >= 0:
             self._shells.retire(worker.shell)
+        # To end takes CPU time, too: hundreds of processes would take minutes on what they rested on.
+        self.thaw(worker)
 
     def _died(self, worker: Worker) -> None:
         try:
@@ -270,7 +272,8 @@ class WorkerKeeper:
                 os.close(fd)
         if worker.shell is not None:
             self._shells.retire(worker.shell)
-        else:
+        self.thaw(worker)
+        if worker.shell is None:
             self._remove_leaf(worker)
         self._on_room()
 

@@ -15,6 +15,7 @@ from sandbox.host import Host
 from sandbox.limits import Limits
 from tests.support import inside
 from tests.support.deploy import function, invoke
+from tests.support.leaks import census
 from tests.support.server import Server
 
 pytestmark = pytest.mark.security
@@ -39,6 +40,31 @@ def handler(event, context):
     return [started, spent[0]]
 """
 WINDOW_S, IDLE_S = 1.5, 4.0
+
+
+CROWD = """
+import os, time
+
+def handler(event, context):
+    for _ in range(300):
+        if os.fork() == 0:
+            time.sleep(1000)
+"""
+
+
+@pytest.mark.root("cgroups")
+@pytest.mark.parametrize("snapshot", ["off", "on"])
+def test_a_crowd_that_rests_ends_at_once(server: Server, snapshot: str) -> None:
+    """To end takes CPU time, of which there is next to none while its worker rests."""
+    before = census(server.pid).processes
+    with function(server.client(), CROWD, snapshot=snapshot, MemorySize=1769, Timeout=60) as name:
+        invoke(server.client(), name)
+        assert census(server.pid).processes > before + 300
+        time.sleep(WINDOW_S + 1)  # it rests
+    deadline = time.monotonic() + 30
+    while (left := census(server.pid).processes - before) > 50 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left <= 50
 
 
 @pytest.mark.root("cgroups")
