@@ -196,6 +196,17 @@ class WorkerKeeper:
         except OSError as error:  # as above: whoever gets it will see the end of its channel
             log.debug("worker %d was not thawed: %s", worker.worker_id, error)
 
+    def _let_end(self, worker: Worker) -> None:
+        """To end takes CPU time, too: hundreds of processes that are all killed would take minutes in a small share of it, and
+        longer still if they rested. Nothing of theirs runs any more, so there is no share to keep to."""
+        if worker.spec is None:
+            return
+        self.thaw(worker)
+        try:
+            worker.leaf.set_limits(worker.spec.limits, boost=True)
+        except OSError as error:  # it is empty, and removed
+            log.debug("worker %d ends in its share: %s", worker.worker_id, error)
+
     def reap_strays(self, others: list[int]) -> None:
         """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending.
         `others`: pidfds of children that are ours and nothing to do with workers."""
@@ -238,8 +249,7 @@ class WorkerKeeper:
         # Not before the worker: pid 1 could otherwise wait for a zombie that only we can reap (it does not, but costs time).
         if worker.shell is not None and worker.pidfd >= 0:
             self._shells.retire(worker.shell)
-        # To end takes CPU time, too: hundreds of processes would take minutes on what they rested on.
-        self.thaw(worker)
+        self._let_end(worker)
 
     def _died(self, worker: Worker) -> None:
         try:
@@ -272,7 +282,7 @@ class WorkerKeeper:
                 os.close(fd)
         if worker.shell is not None:
             self._shells.retire(worker.shell)
-        self.thaw(worker)
+        self._let_end(worker)
         if worker.shell is None:
             self._remove_leaf(worker)
         self._on_room()
