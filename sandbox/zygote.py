@@ -91,8 +91,8 @@ class Zygote:
 
     def fork(self, request: ForkRequest) -> None:
         """Ask for a child. The fds of the request are the caller's and may be closed right after."""
-        if self._gone:
-            request.on_failed(SandboxError(3, "zygote", "the zygote is gone"))
+        if self._gone:  # Not from in here: who is told of a failure may ask for the next fork.
+            self._loop.call_soon(request.on_failed, SandboxError(3, "zygote", "the zygote is gone"))
             return
         self._next_id += 1
         self._pending[self._next_id] = request
@@ -135,7 +135,8 @@ class Zygote:
         if self._pidfd >= 0:
             pidfd_kill(self._pidfd)
         self._link.close()
-        self._fail_pending("the zygote was stopped")
+        pending, self._pending = self._pending, {}
+        self._fail(pending, "the zygote was stopped")
 
     def _received(self, message: Message, fds: list[int]) -> None:
         op = message.get("op")
@@ -184,12 +185,12 @@ class Zygote:
     def _lost(self) -> None:
         if not self._gone:
             self._gone = True
-            self._fail_pending("the zygote died")
-            self._on_lost()
+            pending, self._pending = self._pending, {}
+            self._on_lost()  # first, so that who is told of a failed fork finds another zygote than this
+            self._fail(pending, "the zygote died")
 
-    def _fail_pending(self, detail: str) -> None:
-        pending, self._pending = self._pending, {}
-        for request in pending.values():
+    def _fail(self, requests: Mapping[int, ForkRequest], detail: str) -> None:
+        for request in requests.values():
             request.on_failed(SandboxError(3, "zygote", detail))
 
 

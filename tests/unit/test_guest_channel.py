@@ -109,8 +109,8 @@ def test_an_answer_tells_time_cpu_and_memory_since_its_frame(pair: tuple[socket.
     for work_s in (0.03, 0.0):
         host.sendall(frame(b""))
         channel.receive()
-        end = time.process_time() + work_s
-        while time.process_time() < end:
+        end, wall_end = time.process_time() + work_s, time.monotonic() + work_s
+        while time.process_time() < end or time.monotonic() < wall_end:  # two clocks, each of its own pace
             pass
         channel.answer(18, b"payload")
         *_, handler_ns, cpu_ns, peak_kib = ANSWER.unpack_from(host.recv(100))
