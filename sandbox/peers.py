@@ -1,6 +1,6 @@
 """Who talks to the supervisor: doors (they borrow workers) and the control process (it defines function versions).
 
-Each class turns messages into calls of the supervisor and back; there is no other way in.
+Each class turns messages into calls and back; there is no other way in.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sandbox.spec import Spec
 
 if TYPE_CHECKING:
     from sandbox.deaths import Cause, Death
+    from sandbox.lending import Lending
     from sandbox.supervisor import Supervisor
     from sandbox.worker import Worker
 
@@ -43,11 +44,11 @@ class DoorPeer:
         self,
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        supervisor: Supervisor,
+        lending: Lending,
         on_ready: Callable[[str | None, str | None], None],
         on_gone: Callable[[], None],
     ) -> None:
-        self._supervisor = supervisor
+        self._lending = lending
         self._on_ready = on_ready
         self._on_gone = on_gone
         self.workers: dict[int, Worker] = {}
@@ -102,7 +103,7 @@ class DoorPeer:
 
     def _obey(self, message: Message) -> None:
         op = message.get("op")
-        supervisor = self._supervisor
+        lending = self._lending
         if op == "lend":
             tenant, key, patience_s = (
                 message.get("tenant"),
@@ -111,26 +112,26 @@ class DoorPeer:
             )
             if not isinstance(key, str) or not isinstance(patience_s, int | float):
                 raise ValueError("lend")
-            supervisor.lend(
+            lending.lend(
                 self, _number(message, "id"), key, tenant if isinstance(tenant, str) else None, patience_s
             )
         elif op == "return":
-            supervisor.take_back(self, _number(message, "worker"), unused=bool(message.get("unused")))
+            lending.take_back(self, _number(message, "worker"), unused=bool(message.get("unused")))
         elif op == "release":
-            supervisor.end(self, _number(message, "worker"), "released")
+            lending.end(self, _number(message, "worker"), "released")
         elif op == "kill":
             why = message.get("why")
             cause = cast("Cause", why) if isinstance(why, str) and why in _DOORS_CAUSES else "released"
-            supervisor.end(self, _number(message, "worker"), cause)
+            lending.end(self, _number(message, "worker"), cause)
         elif op == "cancel":
-            supervisor.cancel(self, _number(message, "id"))
+            lending.cancel(self, _number(message, "id"))
         elif op == "inited":
-            supervisor.initialised(self, _number(message, "worker"))
+            lending.initialised(self, _number(message, "worker"))
         elif op == "ready":
             self._on_ready(cast("str | None", message.get("http")), cast("str | None", message.get("grpc")))
 
     def _closed(self) -> None:
-        self._supervisor.door_gone(self)
+        self._lending.door_gone(self)
         self._on_gone()
 
 

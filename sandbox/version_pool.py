@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -92,6 +91,11 @@ class VersionPool:
         """Workers that somebody has or waits for; spares and idle ones can be had by anybody."""
         return len(self.workers) - len(self.spares) - len(self.idle)
 
+    def at_own_limit(self) -> bool:
+        """Whether the function has as many workers as it may have (its reserved concurrency), whatever room the host has."""
+        limit = self.spec.max_workers
+        return limit is not None and self.busy() + self.starting >= limit
+
     def spare_target(self, now: float) -> int:
         if self.retired or now - self.last_lend > self.active_s or self.failed_spares >= 3:
             return 0
@@ -127,14 +131,3 @@ class VersionPool:
             old = [worker for worker in self.spares if now - worker.forked_at > self.active_s / 6]
             gone += old[: len(self.spares) - keep]
         return gone
-
-
-def ask_the_largest(pools: Iterable[VersionPool], pool: VersionPool) -> None:
-    """The function with the most workers gives one up for this one, if that makes them more equal."""
-    largest = max(pools, key=VersionPool.busy)
-    if largest.busy() <= pool.busy() + 1:
-        return
-    for worker in largest.workers.values():
-        if worker.door is not None:
-            worker.door.recall(largest.spec.key, 1, busy=True)
-            return

@@ -1,6 +1,6 @@
 """Workers from their start to the removal of what they ran in: forks them, watches for READY and for death, kills, buries.
 
-Who gets a worker is decided elsewhere (supervisor.py, version_pool.py).
+Who gets a worker is decided elsewhere (lending.py, version_pool.py).
 """
 
 from __future__ import annotations

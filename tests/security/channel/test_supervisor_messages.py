@@ -203,7 +203,7 @@ def test_a_zygote_that_does_not_fork_is_given_up() -> None:
     _run(test)
 
 
-class Supervisor:
+class Lending:
     """Takes what a door may ask, if it is of the right kind."""
 
     def __init__(self) -> None:
@@ -235,14 +235,14 @@ def test_a_door_may_say_anything(descriptors: Descriptors) -> None:
         cut_off = 0
         for data in inputs():
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            supervisor = Supervisor()
+            lending = Lending()
             peer = DoorPeer(
-                ours, asyncio.get_running_loop(), cast(Any, supervisor), lambda http, grpc: None, lambda: None
+                ours, asyncio.get_running_loop(), cast(Any, lending), lambda http, grpc: None, lambda: None
             )
             _tell(theirs, data, dice.choices(descriptors.kinds, k=dice.choice([0, 1, 20])))
             await _turns()
-            assert supervisor.gone <= 1
-            cut_off += supervisor.gone
+            assert lending.gone <= 1
+            cut_off += lending.gone
             peer.close()
             theirs.close()
         assert cut_off > 100
