@@ -18,7 +18,10 @@ from gateway.control.failures import as_service_errors
 from gateway.control.registry import Entry, Registry
 from gateway.control.specs import spec, view
 from gateway.control.supervisor_link import Refused, SupervisorLink, SupervisorLost
+from gateway.model.alias import ALIAS, Alias
+from gateway.model.arn import LATEST
 from gateway.model.function import Function
+from gateway.model.resource import Change, Resource, ResourceId
 from gateway.settings import Settings
 from gateway.storage.metadata import MetadataStore
 
@@ -62,12 +65,18 @@ class Deployment:
             raise SupervisorLost("the supervisor is not connected")
         return self._link
 
-    async def start(self, link: SupervisorLink, functions: list[Function], missing: dict[str, str]) -> None:
+    async def start(
+        self,
+        link: SupervisorLink,
+        functions: list[Function],
+        missing: dict[str, str],
+        resources: list[Resource],
+    ) -> None:
         """Define every stored function again. One that cannot run now is Failed, not forgotten."""
         self._link = link
         self._runtimes = await link.runtimes()
         self._refused_networks = _refused_networks(await link.isolation())
-        for function in functions:
+        for function in sorted(functions, key=_publication):
             entry = Entry(function, function)
             self._registry.put(entry)
             why = missing.get(function.code.sha256)
@@ -81,6 +90,10 @@ class Deployment:
                 continue
             if function.settings.snapshot != "off":
                 entry.snapshot = "idle"
+        for resource in resources:
+            if resource.id.kind == ALIAS:
+                alias = Alias.of(resource)
+                self._registry.family(alias.region, alias.function).aliases[alias.name] = alias
 
     async def runtimes(self) -> dict[str, str]:
         """Runtime name -> interpreter."""
@@ -91,10 +104,13 @@ class Deployment:
         return self._refused_networks
 
     def views(self) -> list[dict[str, Any]]:
-        return [self._view(entry) for entry in self._registry]
+        return [self._view(entry) for entry in self._registry.every_version()]
 
-    async def deploy(self, function: Function, former: Entry | None) -> Entry:
-        """Raises ApiError; then the former revision is untouched (or, for a new function, nothing exists)."""
+    async def deploy(self, function: Function, former: Entry | None, base: Function | None = None) -> Entry:
+        """A function, or a published version of it. `base` is what is stored with it of the unpublished version.
+
+        Raises ApiError; then the former revision is untouched (or, for a new function or version, nothing exists).
+        """
         if function.settings.snapshot != "off":
             # The supervisor may report right behind its yes: until `_expect_snapshot` the report is kept.
             self._deploying[function.key] = None
@@ -102,7 +118,8 @@ class Deployment:
             with as_service_errors():
                 await self._define(function)
                 try:
-                    await self.in_store_thread(self._store.put_function, function)
+                    together = (function,) if base is None else (function, base)
+                    await self.in_store_thread(self._store.commit, Change(functions=together))
                 except BaseException:
                     self.link.undefine(function.key)
                     raise
@@ -127,21 +144,53 @@ class Deployment:
         """Keep a change that does not concern how the function runs."""
         with as_service_errors():
             await self.in_store_thread(self._store.put_function, function)
-        if entry.serving is entry.function:
-            entry.serving = function
-        entry.function = function
+        entry.become(function)
+
+    async def store(self, *resources: Resource, gone: tuple[ResourceId, ...] = ()) -> None:
+        """Keep a change of resources that no door has to know."""
+        await self.commit(Change(resources=resources, gone=gone))
+
+    async def commit(self, change: Change) -> None:
+        """Keep a change. Raises ApiError; then nothing has changed."""
+        with as_service_errors():
+            await self.in_store_thread(self._store.commit, change)
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Returns when every front door knows."""
+        await self._publish(message)
 
     async def remove(self, entry: Entry) -> None:
-        function = entry.function
+        """The function with all its versions and whatever else it has."""
+        region, name = entry.function.identity
+        family = self._registry.family(region, name)
         with as_service_errors():
-            await self.in_store_thread(self._store.delete_function, function.region, function.name)
-        self._registry.remove(function.region, function.name)
-        self._forget_timer(function.key)
-        await self._publish({"op": "function_deleted", "region": function.region, "name": function.name})
-        # After the doors know: none of them asks for a worker of an undefined key.
-        for key in {function.key, entry.serving.key}:
+            await self.in_store_thread(self._store.delete_function, region, name)
+        self._registry.remove(region, name)
+        await self._publish({"op": "function_deleted", "region": region, "name": name})
+        for version in family:
+            self._let_go(version)
+
+    async def remove_version(self, entry: Entry) -> None:
+        """One published version."""
+        function = entry.function
+        await self.commit(Change(dropped=((*function.identity, function.version),)))
+        self._registry.remove_version(*function.identity, function.version)
+        await self._publish(
+            {
+                "op": "version_deleted",
+                "region": function.region,
+                "name": function.name,
+                "version": function.version,
+            }
+        )
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        """After the doors know: none of them asks for a worker of an undefined key."""
+        self._forget_timer(entry.function.key)
+        for key in {entry.function.key, entry.serving.key}:
             self.link.undefine(key)
-        self._keeper.release(function.code.sha256)
+        self._keeper.release(entry.function.code.sha256)
 
     def snapshot_reported(self, message: dict[str, Any]) -> None:
         """{"key", "state": "on"|"off"|"failed", "why", "error"}; about a revision that is gone: ignored."""
@@ -241,6 +290,11 @@ async def _logged(work: Awaitable[None]) -> None:
         await work
     except SupervisorLost as error:
         _log.warning("a snapshot's result was not passed on: %s", error)
+
+
+def _publication(function: Function) -> int:
+    """The unpublished version first, then in order of publication."""
+    return 0 if function.version == LATEST else int(function.version)
 
 
 def _fail(entry: Entry, reason: str, code: str) -> None:

@@ -9,6 +9,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 
+from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError, constraint_failure
 from gateway.model.function import ISOLATION_TAG, SNAPSHOT_TAG, RunSettings
 from gateway.model.quotas import MAX_ENVIRONMENT, MAX_NAME, MAX_TAGS, RESERVED_ENVIRONMENT
@@ -23,6 +24,25 @@ def host_architecture() -> str:
 
 def invalid(message: str) -> ApiError:
     return ApiError("InvalidParameterValueException", message)
+
+
+def check_revision(wanted: str | None, current: str) -> None:
+    """Raises ApiError when the caller has seen another revision."""
+    if wanted and wanted != current:
+        raise ApiError(
+            "PreconditionFailedException",
+            "The Revision Id provided does not match the latest Revision Id. "
+            "Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
+        )
+
+
+def check_unqualified(qualifier: str | None) -> None:
+    """For operations on a function as a whole. Raises ApiError."""
+    if qualifier is not None and qualifier != LATEST:
+        raise invalid(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+            "Please specify either a function name or an unqualified function ARN."
+        )
 
 
 def check_new_name(name: str) -> None:

@@ -7,19 +7,19 @@ half-made: the store decides what exists.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from weakref import WeakValueDictionary
 
 from gateway.control import function_rules as rules
 from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
 from gateway.control.failures import as_service_errors
-from gateway.control.registry import Entry, Registry
+from gateway.control.function_locks import FunctionLocks
+from gateway.control.registry import Entry, Family, Registry
+from gateway.control.versions import Versions, check_code
 from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError
 from gateway.model.function import Code, Function, Logging, RunSettings
@@ -45,29 +45,35 @@ class Wanted:
     system_level: str | None = None
     tags: dict[str, str] | None = None
     package: bytes | None = None
+    publish: bool = False
 
 
 class Functions:
     """Operations raise ApiError. All but the look-ups wait; changes of one function happen one after the other."""
 
-    def __init__(self, registry: Registry, keeper: CodeKeeper, deployment: Deployment) -> None:
+    def __init__(
+        self, registry: Registry, keeper: CodeKeeper, deployment: Deployment, locks: FunctionLocks
+    ) -> None:
         self._registry = registry
         self._keeper = keeper
         self._deployment = deployment
-        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._locks = locks
+        self._versions = Versions(registry, deployment)
 
     def get(self, region: str, name: str, qualifier: str | None = None) -> Entry:
         return self._registry.require(region, name, qualifier)
 
-    def list_from(self, region: str, after: str, limit: int) -> tuple[list[Entry], bool]:
-        """At most `limit` functions whose names sort after `after`, and whether there are more."""
-        entries = [entry for entry in self._registry.of_region(region) if entry.function.name > after]
-        return entries[:limit], len(entries) > limit
+    def family(self, region: str, name: str) -> Family:
+        return self._registry.family(region, name)
+
+    def families(self, region: str) -> list[Family]:
+        """Ordered by name."""
+        return self._registry.families(region)
 
     def totals(self, region: str) -> tuple[int, int]:
-        """(functions, bytes of their packages)."""
-        entries = self._registry.of_region(region)
-        return len(entries), sum(entry.function.code.size for entry in entries)
+        """(functions, bytes of the packages of all their versions)."""
+        families = self._registry.families(region)
+        return len(families), sum(entry.function.code.size for family in families for entry in family)
 
     async def package(self, function: Function) -> bytes:
         """The zip as uploaded."""
@@ -76,7 +82,7 @@ class Functions:
 
     async def create(self, region: str, name: str, wanted: Wanted) -> Entry:
         rules.check_new_name(name)
-        async with self._changing(region, name):
+        async with self._locks.changing(region, name):
             if self._registry.get(region, name) is not None:
                 raise ApiError("ResourceConflictException", f"Function already exist: {name}")
             if not wanted.runtime or not wanted.handler:
@@ -104,29 +110,43 @@ class Functions:
                 tags=dict(wanted.tags or {}),
             )
             async with self._code(wanted.package) as code:
-                return await self._deployment.deploy(replace(draft, code=code), None)
+                entry = await self._deployment.deploy(replace(draft, code=code), None)
+            return await self._versions.publish(entry) if wanted.publish else entry
 
     async def update_code(
         self, region: str, name: str, wanted: Wanted, revision: str | None, dry_run: bool
     ) -> Entry:
         """With `dry_run` everything is checked, the package unpacked and thrown away, nothing changed."""
-        async with self._changing(region, name):
+        async with self._locks.changing(region, name):
             entry = self._changeable(region, name, revision)
             if wanted.package is None:
                 raise rules.invalid("Please provide a source for function code.")
             await self._check(wanted)
             async with self._code(wanted.package) as code:
-                function = replace(
-                    entry.function, code=code, revision=str(uuid.uuid4()), last_modified=_now()
-                )
+                function = _rebuilt(replace(entry.function, code=code))
                 if dry_run:
                     return Entry(function, function)
-                return await self._deployment.deploy(function, entry)
+                entry = await self._deployment.deploy(function, entry)
+            return await self._versions.publish(entry) if wanted.publish else entry
+
+    async def publish(
+        self,
+        region: str,
+        name: str,
+        description: str | None,
+        code_sha256: str | None,
+        revision: str | None,
+    ) -> Entry:
+        """Publish the function as a version; the last one again, if nothing has changed since."""
+        async with self._locks.changing(region, name):
+            entry = self._changeable(region, name, revision)
+            check_code(entry.function, code_sha256)
+            return await self._versions.publish(entry, description)
 
     async def update_configuration(
         self, region: str, name: str, wanted: Wanted, revision: str | None
     ) -> Entry:
-        async with self._changing(region, name):
+        async with self._locks.changing(region, name):
             entry = self._changeable(region, name, revision)
             await self._check(wanted)
             old = entry.function
@@ -141,14 +161,12 @@ class Functions:
                 tmp_mb=wanted.tmp_mb or old.tmp_mb,
                 environment=old.environment if wanted.environment is None else wanted.environment,
                 logging=_logging(old.logging, wanted),
-                revision=str(uuid.uuid4()),
-                last_modified=_now(),
             )
-            return await self._deployment.deploy(function, entry)
+            return await self._deployment.deploy(_rebuilt(function), entry)
 
     async def retag(self, region: str, name: str, add: dict[str, str], remove: tuple[str, ...]) -> None:
         """Add and remove tags. Only when a setting of ours changes with them, the function is deployed again."""
-        async with self._changing(region, name):
+        async with self._locks.changing(region, name):
             entry = self._registry.require(region, name)
             old = entry.function
             tags = {key: value for key, value in {**old.tags, **add}.items() if key not in remove}
@@ -160,14 +178,18 @@ class Functions:
                 return
             self._check_settings(settings)
             self._changeable(region, name, None)
-            await self._deployment.deploy(replace(function, revision=str(uuid.uuid4())), entry)
+            build = str(uuid.uuid4())
+            await self._deployment.deploy(replace(function, revision=build, build=build), entry)
 
     async def delete(self, region: str, name: str, qualifier: str | None) -> None:
-        async with self._changing(region, name):
-            entry = self._registry.require(region, name, qualifier)
+        async with self._locks.changing(region, name):
+            entry = self._registry.family(region, name, qualifier).latest
             if qualifier == LATEST:
                 raise rules.invalid("$LATEST version cannot be deleted without deleting the function.")
-            await self._deployment.remove(entry)
+            if qualifier is not None:
+                await self._versions.delete(region, name, qualifier)
+            else:
+                await self._deployment.remove(entry)
 
     def _changeable(self, region: str, name: str, revision: str | None) -> Entry:
         entry = self._registry.require(region, name)
@@ -177,12 +199,7 @@ class Functions:
                 "The operation cannot be performed at this time. "
                 f"An update is in progress for resource: {entry.function.arn}",
             )
-        if revision and revision != entry.function.revision:
-            raise ApiError(
-                "PreconditionFailedException",
-                "The Revision Id provided does not match the latest Revision Id. "
-                "Call the GetFunction/GetAlias API to retrieve the latest Revision Id",
-            )
+        rules.check_revision(revision, entry.function.revision)
         return entry
 
     async def _check(self, wanted: Wanted) -> None:
@@ -208,14 +225,6 @@ class Functions:
         finally:
             self._keeper.release(code.sha256)
 
-    @asynccontextmanager
-    async def _changing(self, region: str, name: str) -> AsyncIterator[None]:
-        lock = self._locks.get((region, name))
-        if lock is None:
-            lock = self._locks[region, name] = asyncio.Lock()
-        async with lock:
-            yield
-
 
 def _logging(old: Logging, wanted: Wanted) -> Logging:
     """Levels belong to the JSON format: going back to Text drops them. Raises ApiError for levels with Text."""
@@ -229,6 +238,12 @@ def _logging(old: Logging, wanted: Wanted) -> Logging:
         wanted.application_level or old.application_level or "INFO",
         wanted.system_level or old.system_level or "INFO",
     )
+
+
+def _rebuilt(function: Function) -> Function:
+    """Changed: what runs from now on is another build."""
+    build = str(uuid.uuid4())
+    return replace(function, revision=build, build=build, last_modified=_now())
 
 
 def _now() -> str:

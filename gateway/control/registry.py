@@ -1,4 +1,5 @@
-"""The functions of this host in memory, and how far each has got: what is stored, what serves, what its snapshot did.
+"""The functions of this host in memory, their versions and aliases, and how far each version has got: what is stored, what serves,
+what its snapshot did.
 
 A new function whose snapshot is still being made is Pending. A changed one keeps answering with its former revision
 until the new revision's snapshot is there, as on Lambda; `serving` is the revision that front doors use.
@@ -7,9 +8,10 @@ until the new revision's snapshot is there, as on Lambda; `serving` is the revis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.model.alias import Alias
 from gateway.model.arn import LATEST, not_found
 from gateway.model.function import Function
 
@@ -21,7 +23,7 @@ SnapshotState = Literal["off", "idle", "pending", "on", "failed"]
 
 @dataclass(slots=True)
 class Entry:
-    """One function. `state` and `reason` are of `function`, the newest revision."""
+    """One version of a function. `state` and `reason` are of `function`, the newest revision."""
 
     function: Function
     serving: Function
@@ -31,6 +33,12 @@ class Entry:
     update: UpdateStatus = "Successful"
     snapshot: SnapshotState = "off"
     snapshot_why: str = ""
+
+    def become(self, function: Function) -> None:
+        """Stored anew, running as before."""
+        if self.serving is self.function:
+            self.serving = function
+        self.function = function
 
     @property
     def in_progress(self) -> bool:
@@ -43,41 +51,96 @@ class Entry:
         return self.state if self.serving is self.function else "Active"
 
 
+@dataclass(slots=True)
+class Family:
+    """A function with everything that was published of it, the oldest first, and its aliases."""
+
+    latest: Entry
+    versions: dict[str, Entry] = field(default_factory=dict)
+    aliases: dict[str, Alias] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The unpublished version, then the published ones."""
+        yield self.latest
+        yield from self.versions.values()
+
+    def find(self, qualifier: str | None) -> Entry | None:
+        """The version that a qualifier means; of an alias the main one."""
+        if qualifier is None or qualifier == LATEST:
+            return self.latest
+        alias = self.aliases.get(qualifier)
+        if alias is None:
+            return self.versions.get(qualifier)
+        return self.latest if alias.version == LATEST else self.versions.get(alias.version)
+
+
 class Registry:
     """Look-ups by (region, name). Nothing here blocks or waits."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._families: dict[tuple[str, str], Family] = {}
 
     def get(self, region: str, name: str) -> Entry | None:
-        return self._entries.get((region, name))
+        """The unpublished version."""
+        family = self._families.get((region, name))
+        return None if family is None else family.latest
+
+    def family(self, region: str, name: str, qualifier: str | None = None) -> Family:
+        """Raises ApiError (404) for an unknown function, which names the qualifier."""
+        family = self._families.get((region, name))
+        if family is None:
+            raise not_found(region, name, qualifier)
+        return family
 
     def require(self, region: str, name: str, qualifier: str | None = None) -> Entry:
-        """Raises ApiError (404) for an unknown function and for every qualifier but $LATEST."""
-        entry = self._entries.get((region, name))
-        if entry is None or qualifier not in (None, LATEST):
+        """Raises ApiError (404) for an unknown function, version or alias."""
+        entry = self.family(region, name, qualifier).find(qualifier)
+        if entry is None:
             raise not_found(region, name, qualifier)
         return entry
 
     def put(self, entry: Entry) -> None:
-        self._entries[entry.function.identity] = entry
+        """A published version comes after its function."""
+        function = entry.function
+        if function.version != LATEST:
+            self._families[function.identity].versions[function.version] = entry
+        elif function.identity in self._families:
+            self._families[function.identity].latest = entry
+        else:
+            self._families[function.identity] = Family(entry)
 
     def remove(self, region: str, name: str) -> None:
-        self._entries.pop((region, name), None)
+        self._families.pop((region, name), None)
+
+    def remove_version(self, region: str, name: str, version: str) -> None:
+        self._families[region, name].versions.pop(version, None)
 
     def by_key(self, key: str) -> Entry | None:
-        for entry in self._entries.values():
+        for entry in self.every_version():
             if entry.function.key == key:
                 return entry
         return None
 
     def of_region(self, region: str) -> list[Entry]:
+        """Every function's unpublished version, ordered by name."""
+        return [family.latest for family in self.families(region)]
+
+    def families(self, region: str) -> list[Family]:
         """Ordered by name."""
-        found = [entry for identity, entry in self._entries.items() if identity[0] == region]
-        return sorted(found, key=lambda entry: entry.function.name)
+        found = [family for identity, family in self._families.items() if identity[0] == region]
+        return sorted(found, key=lambda family: family.latest.function.name)
+
+    def every_version(self) -> Iterator[Entry]:
+        for family in self._families.values():
+            yield from family
+
+    def every_alias(self) -> Iterator[Alias]:
+        for family in self._families.values():
+            yield from family.aliases.values()
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        """Every function's unpublished version."""
+        return (family.latest for family in self._families.values())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._families)

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from gateway.control.aliases import Aliases
 from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
+from gateway.control.function_locks import FunctionLocks
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
 from gateway.control.registry import Registry
@@ -101,14 +103,16 @@ class ControlServer:
         self._deployment = Deployment(
             settings, self._store, self.registry, self._keeper, self._runtime_layer, self._doors.publish
         )
-        self.functions = Functions(self.registry, self._keeper, self._deployment)
+        locks = FunctionLocks()
+        self.functions = Functions(self.registry, self._keeper, self._deployment, locks)
+        self.aliases = Aliases(self.registry, self._deployment, locks)
         self._api = self._make_api(self)
         self.link = SupervisorLink(
             self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
         )
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
-        await self._deployment.start(self.link, functions, missing)
+        await self._deployment.start(self.link, functions, missing, self._store.resources())
         self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())
@@ -144,6 +148,7 @@ class ControlServer:
     def state(self) -> Message:
         return {
             "functions": self._deployment.views(),
+            "aliases": [alias.message() for alias in self.registry.every_alias()],
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),
         }

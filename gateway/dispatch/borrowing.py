@@ -185,7 +185,7 @@ class Borrowing:
     def try_newer(self, invocation: Invocation) -> bool:
         """The function was changed between its look-up and the lend: run what it is now, once."""
         view = invocation.view
-        newer = self._dispatcher.directory.get(view.region, view.name)
+        newer = self._dispatcher.directory.get(view.region, view.name, view.version)
         if newer is None or newer.key == view.key or newer.state != "Active":
             return False
         invocation.view = newer

@@ -31,7 +31,7 @@ Answer = Callable[[dict[str, Any], bytes], None]
 class DirectorySink:
     """What control's notices change.  The door's server implements it."""
 
-    def replace_all(self, views: list[FunctionView]) -> None:
+    def replace_all(self, views: list[FunctionView], aliases: list[dict[str, Any]]) -> None:
         """The whole state anew."""
         raise NotImplementedError
 
@@ -41,6 +41,18 @@ class DirectorySink:
 
     def remove(self, region: str, name: str) -> None:
         """One function is gone."""
+        raise NotImplementedError
+
+    def remove_version(self, region: str, name: str, version: str) -> None:
+        """One published version is gone."""
+        raise NotImplementedError
+
+    def put_alias(self, alias: dict[str, Any]) -> None:
+        """One alias is new or changed."""
+        raise NotImplementedError
+
+    def remove_alias(self, region: str, name: str, alias: str) -> None:
+        """One alias is gone."""
         raise NotImplementedError
 
     def set_keys(self, keys: dict[str, str]) -> None:
@@ -224,11 +236,18 @@ class ControlClient:
         sink = self._sink
         assert sink is not None
         if op == "state":
-            sink.replace_all([FunctionView.from_json(item) for item in header.get("functions", ())])
+            views = [FunctionView.from_json(item) for item in header.get("functions", ())]
+            sink.replace_all(views, header.get("aliases") or [])
         elif op == "function":
             sink.put(FunctionView.from_json(header["item"]))
         elif op == "function_deleted":
             sink.remove(header["region"], header["name"])
+        elif op == "version_deleted":
+            sink.remove_version(header["region"], header["name"], header["version"])
+        elif op == "alias":
+            sink.put_alias(header["item"])
+        elif op == "alias_deleted":
+            sink.remove_alias(header["region"], header["name"], header["alias"])
         if "keys" in header:
             sink.set_keys({key["id"]: key["secret"] for key in header["keys"]})
         if "tokens" in header:

@@ -145,8 +145,8 @@ class DoorServer(DirectorySink):
 
     # ---- what control says ---------------------------------------------------------------------------------
 
-    def replace_all(self, views: list[FunctionView]) -> None:
-        self.directory.replace_all(views)
+    def replace_all(self, views: list[FunctionView], aliases: list[dict[str, Any]]) -> None:
+        self.directory.replace_all(views, aliases)
 
     def put(self, view: FunctionView) -> None:
         self.directory.put(view)
@@ -154,6 +154,15 @@ class DoorServer(DirectorySink):
     def remove(self, region: str, name: str) -> None:
         self.directory.remove(region, name)
         self.dispatcher.metrics.forget(region, name)
+
+    def remove_version(self, region: str, name: str, version: str) -> None:
+        self.directory.remove_version(region, name, version)
+
+    def put_alias(self, alias: dict[str, Any]) -> None:
+        self.directory.put_alias(alias)
+
+    def remove_alias(self, region: str, name: str, alias: str) -> None:
+        self.directory.remove_alias(region, name, alias)
 
     def set_keys(self, keys: dict[str, str]) -> None:
         self.router.set_keys(keys)

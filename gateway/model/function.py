@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -67,12 +68,22 @@ class RunSettings:
         )
 
 
+def settings_of(tags: dict[str, str]) -> dict[str, str]:
+    """Those of the tags that are settings of ours."""
+    return {key: value for key, value in tags.items() if key.startswith(TAG_PREFIX)}
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
     """A deployment package: `sha256` (hex, of the zip) names it on disk, `size` is that of the zip."""
 
     sha256: str
     size: int
+
+    @property
+    def shown(self) -> str:
+        """The digest as Lambda shows it, in base64."""
+        return base64.b64encode(bytes.fromhex(self.sha256)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,12 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One version of one function. `revision` (a uuid) changes with everything that changes how it runs."""
+    """One version of one function.
+
+    `build` (a uuid) changes with everything that changes how it runs, and `revision` (RevisionId, a uuid) with every change; ""
+    stands for the revision. `built_from` is the build that a published version was made of. `published` is the number of the
+    last version that was ever published of it. A published version's `tags` are settings of ours and no others.
+    """
 
     region: str
     name: str
@@ -105,6 +121,9 @@ class Function:
     tmp_mb: int = DEFAULT_TMP_MB
     environment: dict[str, str] | None = None  # None: never said, so not shown either
     tags: dict[str, str] = field(default_factory=dict)
+    build: str = ""
+    built_from: str = ""
+    published: int = 0
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -120,12 +139,17 @@ class Function:
 
     @property
     def key(self) -> str:
-        """Names this version at this revision towards the supervisor and the front doors."""
-        return f"{self.region}:{self.name}:{self.version}:{self.revision}"
+        """Names this version as it was built towards the supervisor and the front doors."""
+        return f"{self.region}:{self.name}:{self.version}:{self.built}"
+
+    @property
+    def built(self) -> str:
+        """The build, also of a function that was stored when there was only one revision."""
+        return self.build or self.revision
 
     def document(self) -> dict[str, Any]:
         """What is stored besides identity, revision, code and tags, which have columns of their own."""
-        return {
+        document = {
             "runtime": self.runtime,
             "handler": self.handler,
             "role": self.role,
@@ -142,7 +166,13 @@ class Function:
                 "application_level": self.logging.application_level,
                 "system_level": self.logging.system_level,
             },
+            "build": self.build,
+            "built_from": self.built_from,
+            "published": self.published,
         }
+        if self.version != LATEST:
+            document["settings"] = self.tags
+        return document
 
     @classmethod
     def from_stored(
@@ -153,7 +183,7 @@ class Function:
         document: dict[str, Any],
         tags: dict[str, str],
     ) -> Function:
-        """Inverse of `document`; `identity` is (region, name, version)."""
+        """Inverse of `document`; `identity` is (region, name, version), `tags` an unpublished version's."""
         rest = {name: document[name] for name in _PLAIN if name in document}
         return cls(
             region=identity[0],
@@ -162,11 +192,12 @@ class Function:
             revision=revision,
             code=Code(sha256, document["code_size"]),
             logging=Logging(**document["logging"]),
-            tags=tags,
+            tags=document.get("settings", tags),
             **rest,
         )
 
 
 _PLAIN = (
     "runtime", "handler", "role", "last_modified", "description", "timeout_s", "memory_mb", "tmp_mb", "environment",
+    "build", "built_from", "published",
 )  # fmt: skip

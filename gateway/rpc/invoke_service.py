@@ -51,6 +51,10 @@ class Directory(Protocol):
         """Raises ApiError (ResourceNotFoundException and others)."""
         ...
 
+    def is_split(self, region: str, name: str, qualifier: str | None) -> bool:
+        """Whether two calls of this name may run different versions."""
+        ...
+
 
 class Dispatcher(Protocol):
     """Runs invocations; see gateway.dispatch."""
@@ -162,7 +166,8 @@ class InvokeService:
                 self._dispatcher.cancel(invocation)
                 raise
         if result.kind is ResultKind.OK:
-            if not (request.client_context or request.tenant_id or request.log_tail or once_key):
+            special = request.client_context or request.tenant_id or request.log_tail or once_key
+            if not special and not self._dispatcher.directory.is_split(view.region, view.name, qualifier):
                 self._learn(request.function, request.qualifier, view, invocation.invoked_arn)
         elif result.kind is not ResultKind.FUNCTION_ERROR:
             await context.abort(*refusal_of(result, request_id))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.model.function import Function
+from gateway.model.resource import Change, Resource
 
 
 class StorageError(Exception):
@@ -44,13 +45,20 @@ class AccessKey:
 
 class MetadataStore(Protocol):
     def functions(self) -> list[Function]:
-        """Every function of every region, tags included, ordered by region and name."""
+        """Every version of every function of every region, ordered by region and name. Tags are the unpublished version's; a
+        published one has the settings among them that it was published with."""
 
     def put_function(self, function: Function) -> None:
         """Insert or replace by (region, name, version), with exactly its tags: one transaction."""
 
     def delete_function(self, region: str, name: str) -> None:
-        """Every version and all tags. A no-op when it does not exist."""
+        """Every version, all tags and every resource that the function owns. A no-op when it does not exist."""
+
+    def resources(self) -> list[Resource]:
+        """Every resource of every region, ordered by its id."""
+
+    def commit(self, change: Change) -> None:
+        """All of it, inserted or replaced, or removed (a no-op for what does not exist): one transaction."""
 
     def access_keys(self) -> list[AccessKey]:
         """In order of creation."""

@@ -18,7 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from gateway.model.arn import LATEST
 from gateway.model.function import Function
+from gateway.model.resource import Change, Resource, ResourceId, function_owner
 from gateway.storage.metadata import (
     AccessKey,
     StorageBroken,
@@ -38,6 +40,7 @@ _SEALED = {
     "access_keys": "key_id, secret",
     "tokens": "sha256",
     "settings": "name, value",
+    "resources": "region, owner, kind, name, document",
 }
 
 
@@ -143,27 +146,43 @@ class SqliteMetadata:
             ).fetchall()
         return [
             Function.from_stored(
-                (region, name, version), revision, sha256, json.loads(document), tags.get((region, name), {})
+                (region, name, version),
+                revision,
+                sha256,
+                json.loads(document),
+                tags.get((region, name), {}) if version == LATEST else {},
             )
             for region, name, version, revision, sha256, document in rows
         ]
 
     def put_function(self, function: Function) -> None:
-        row = (
-            function.region, function.name, function.version, function.revision, function.code.sha256,
-            json.dumps(function.document(), ensure_ascii=False),
-        )  # fmt: skip
-        tags = [(function.region, function.name, key, value) for key, value in function.tags.items()]
-        with self._transaction() as db:
-            _put(db, "functions", row)
-            db.execute("DELETE FROM tags WHERE region = ? AND name = ?", function.identity)
-            for tag in tags:
-                _put(db, "tags", tag)
+        self.commit(Change(functions=(function,)))
 
     def delete_function(self, region: str, name: str) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM functions WHERE region = ? AND name = ?", (region, name))
             db.execute("DELETE FROM tags WHERE region = ? AND name = ?", (region, name))
+            db.execute("DELETE FROM resources WHERE region = ? AND owner = ?", (region, function_owner(name)))
+
+    def resources(self) -> list[Resource]:
+        query = "SELECT region, owner, kind, name, document FROM resources ORDER BY region, owner, kind, name"
+        with _translated():
+            rows = self._db.execute(query).fetchall()
+        return [Resource(ResourceId(*row[:4]), json.loads(row[4])) for row in rows]
+
+    def commit(self, change: Change) -> None:
+        with self._transaction() as db:
+            for function in change.functions:
+                _put_function(db, function)
+            for identity in change.dropped:
+                db.execute("DELETE FROM functions WHERE region = ? AND name = ? AND version = ?", identity)
+            for resource in change.resources:
+                document = json.dumps(resource.document, ensure_ascii=False)
+                _put(db, "resources", (*resource.id, document))
+            for gone in change.gone:
+                db.execute(
+                    "DELETE FROM resources WHERE region = ? AND owner = ? AND kind = ? AND name = ?", gone
+                )
 
     def access_keys(self) -> list[AccessKey]:
         with _translated():
@@ -193,6 +212,16 @@ class SqliteMetadata:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _put_function(db: sqlite3.Connection, function: Function) -> None:
+    document = json.dumps(function.document(), ensure_ascii=False)
+    row = (*function.identity, function.version, function.revision, function.code.sha256, document)
+    _put(db, "functions", row)
+    if function.version == LATEST:
+        db.execute("DELETE FROM tags WHERE region = ? AND name = ?", function.identity)
+        for key, value in function.tags.items():
+            _put(db, "tags", (*function.identity, key, value))
 
 
 def _put(db: sqlite3.Connection, table: str, row: tuple[str, ...], verb: str = "INSERT OR REPLACE") -> None:

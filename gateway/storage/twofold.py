@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.model.function import Function
+from gateway.model.resource import Change, Resource
 from gateway.storage.code import flush
 from gateway.storage.metadata import AccessKey, StorageBroken, StorageError, StorageNewer
 from gateway.storage.sqlite import SqliteMetadata
@@ -49,6 +50,9 @@ class TwofoldMetadata:
     def functions(self) -> list[Function]:
         return self._truth.functions()
 
+    def resources(self) -> list[Resource]:
+        return self._truth.resources()
+
     def access_keys(self) -> list[AccessKey]:
         return self._truth.access_keys()
 
@@ -65,6 +69,9 @@ class TwofoldMetadata:
 
     def delete_function(self, region: str, name: str) -> None:
         self._write(lambda store: store.delete_function(region, name))
+
+    def commit(self, change: Change) -> None:
+        self._write(lambda store: store.commit(change))
 
     def add_access_key(self, key: AccessKey) -> None:
         self._write(lambda store: store.add_access_key(key))

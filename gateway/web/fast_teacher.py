@@ -21,6 +21,8 @@ class Directory(Protocol):
 
     def resolve(self, region: str, name: str, qualifier: str | None) -> FunctionView: ...
 
+    def is_split(self, region: str, name: str, qualifier: str | None) -> bool: ...
+
 
 class Dispatcher(Protocol):
     """See gateway.dispatch.dispatcher."""
@@ -60,6 +62,8 @@ class FastTeacher:
 
     def _teach_route(self, name: bytes, route: InvokeRoute, region: str) -> None:
         function, qualifier, arn = route.names(region)
+        if self._dispatcher.directory.is_split(region, function, qualifier):
+            return
         view = self._dispatcher.directory.resolve(region, function, qualifier)
         pool = self._dispatcher.pools.get(view.key)
         if pool is None or pool.view.isolation == "tenant":

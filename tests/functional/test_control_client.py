@@ -28,8 +28,8 @@ class Sink(DirectorySink):
         self.keys: dict[str, str] = {}
         self.tokens: frozenset[str] = frozenset()
 
-    def replace_all(self, views: list[FunctionView]) -> None:
-        self.directory.replace_all(views)
+    def replace_all(self, views: list[FunctionView], aliases: list[dict[str, Any]]) -> None:
+        self.directory.replace_all(views, aliases)
 
     def put(self, view: FunctionView) -> None:
         self.directory.put(view)

@@ -108,7 +108,9 @@ class FakeDoor:
     def __init__(self, name: int = 0, ack_delay_s: float | None = 0.0) -> None:
         self.name = name
         self.ack_delay_s = ack_delay_s
-        self.views: dict[tuple[str, str], Message] = {}
+        self.views: dict[tuple[str, str], Message] = {}  # of unpublished versions
+        self.versions: dict[tuple[str, str, str], Message] = {}
+        self.aliases: dict[tuple[str, str, str], list[tuple[str, float]]] = {}
         self.keys: list[Message] = []
         self.tokens: list[str] = []
         self.connected = asyncio.Event()
@@ -152,19 +154,42 @@ class FakeDoor:
             self._answers.pop(header["id"]).set_result((header, body))
             return
         if operation == "state":
-            self.views = {(view["region"], view["name"]): view for view in header["functions"]}
+            self.views, self.versions, self.aliases = {}, {}, {}
+            for view in header["functions"]:
+                self._keep(view)
+            for alias in header["aliases"]:
+                self._keep_alias(alias)
             self.keys, self.tokens = header["keys"], header["tokens"]
             self.connected.set()
         elif self.ack_delay_s is None:
             return
         elif operation == "function":
-            item = header["item"]
-            self.views[item["region"], item["name"]] = item
+            self._keep(header["item"])
         elif operation == "function_deleted":
-            self.views.pop((header["region"], header["name"]), None)
+            gone = (header["region"], header["name"])
+            self.views.pop(gone, None)
+            self.versions = {key: view for key, view in self.versions.items() if key[:2] != gone}
+            self.aliases = {key: alias for key, alias in self.aliases.items() if key[:2] != gone}
+        elif operation == "version_deleted":
+            del self.versions[header["region"], header["name"], header["version"]]
+        elif operation == "alias":
+            self._keep_alias(header["item"])
+        elif operation == "alias_deleted":
+            del self.aliases[header["region"], header["name"], header["alias"]]
         if self.ack_delay_s is not None:
             acknowledge = {"op": "ack", "seq": header["seq"]}
             asyncio.get_running_loop().call_later(self.ack_delay_s, self.send, acknowledge)
+
+    def _keep(self, view: Message) -> None:
+        if view["version"] == "$LATEST":
+            self.views[view["region"], view["name"]] = view
+        else:
+            self.versions[view["region"], view["name"], view["version"]] = view
+
+    def _keep_alias(self, alias: Message) -> None:
+        self.aliases[alias["region"], alias["name"], alias["alias"]] = [
+            tuple(pair) for pair in alias["versions"]
+        ]
 
 
 class ControlHarness:

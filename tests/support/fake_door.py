@@ -50,6 +50,9 @@ class FakeDirectory:
             raise not_found(region, name, qualifier)
         return found
 
+    def is_split(self, region: str, name: str, qualifier: str | None) -> bool:
+        return False
+
 
 class FakeDispatcher:
     """Each function is a callable of the invocation: a Result answers at once, None leaves it to the test."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.function import Code, Function, Logging
+from gateway.model.resource import Change, Resource, ResourceId
 from gateway.storage.metadata import AccessKey, MetadataStore, StorageError, StorageFull
 from gateway.storage.sqlite import SqliteMetadata
 from gateway.storage.twofold import TwofoldMetadata
@@ -137,3 +138,22 @@ def test_not_a_database(tmp_path: Path) -> None:
     (tmp_path / "forklight.db").write_bytes(b"something else entirely" * 100)
     with pytest.raises(StorageError):
         SqliteMetadata(tmp_path / "forklight.db")
+
+
+def test_what_belongs_together_is_stored_together(open_store: Open) -> None:
+    store = open_store()
+    alias = Resource(ResourceId("us-east-1", "function:hello", "alias", "prod"), {"version": "1"})
+    alone = Resource(ResourceId("us-east-1", "", "code-signing", "csc-1"), {"text": "grüße"})
+    one = function(version="1", tags={"forklight:isolation": "request"}, built_from="r1")
+    store.commit(Change(functions=(function(published=1, tags={"a": "b"}), one), resources=(alias, alone)))
+    store = open_store()
+    assert store.resources() == [alone, alias]
+    latest, version = store.functions()
+    assert (latest.published, latest.tags) == (1, {"a": "b"})
+    assert version == one
+    store.commit(Change(dropped=(("us-east-1", "hello", "1"),), gone=(alone.id, alone.id)))
+    store = open_store()
+    assert store.resources() == [alias]
+    assert [item.version for item in store.functions()] == ["$LATEST"]
+    store.delete_function("us-east-1", "hello")
+    assert (store.functions(), store.resources()) == ([], [])

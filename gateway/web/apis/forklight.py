@@ -51,11 +51,11 @@ class ForklightApi:
             return _json({"killed": await self._server.kill_workers(entry.function)})
 
     async def _package(self, region: str, name: str, file: str) -> Answer:
-        entry = self._server.registry.require(region, name)
-        if file != f"{entry.function.code.sha256}.zip":
-            raise not_found(region, name)
-        data = await self._server.functions.package(entry.function)
-        return 200, {"Content-Type": "application/zip"}, data
+        for entry in self._server.registry.family(region, name):
+            if file == f"{entry.function.code.sha256}.zip":
+                data = await self._server.functions.package(entry.function)
+                return 200, {"Content-Type": "application/zip"}, data
+        raise not_found(region, name)
 
 
 def _json(document: object) -> Answer:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from typing import Any
 
 from gateway.control.function_rules import host_architecture
 from gateway.control.registry import Entry
+from gateway.model.arn import LATEST
 from gateway.model.function import Function
 
 Document = dict[str, Any]
@@ -47,9 +47,17 @@ def configuration(entry: Entry, qualifier: str | None = None) -> Document:
 
 def just_created(entry: Entry) -> Document:
     """What CreateFunction answers: Pending, as on Lambda, even though ours may already be called."""
-    document = configuration(entry)
+    version = entry.function.version
+    document = configuration(entry, None if version == LATEST else version)
     if entry.state != "Failed":
         document.update(State="Pending", StateReason=_CREATING, StateReasonCode="Creating")
+    document.pop("LastUpdateStatus", None)
+    return document
+
+
+def just_published(entry: Entry) -> Document:
+    """What answers the publication of a version, a new one or the last one again."""
+    document = configuration(entry, entry.function.version)
     document.pop("LastUpdateStatus", None)
     return document
 
@@ -83,7 +91,7 @@ def _plain(function: Function) -> Document:
         "Timeout": function.timeout_s,
         "MemorySize": function.memory_mb,
         "LastModified": function.last_modified,
-        "CodeSha256": code_sha256(function),
+        "CodeSha256": function.code.shown,
         "Version": function.version,
         "TracingConfig": {"Mode": "PassThrough"},
         "RevisionId": function.revision,
@@ -97,11 +105,6 @@ def _plain(function: Function) -> Document:
     if function.environment is not None:
         document["Environment"] = {"Variables": function.environment}
     return document
-
-
-def code_sha256(function: Function) -> str:
-    """Base64 of the zip's digest, as Lambda shows it."""
-    return base64.b64encode(bytes.fromhex(function.code.sha256)).decode()
 
 
 def _runtime_version_arn(function: Function) -> str:

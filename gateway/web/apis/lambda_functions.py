@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.model import quotas
 from gateway.model.arn import not_found, resolve_reference
 from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
+from gateway.web.apis.lambda_call import Call, Handlers, Params
 from gateway.web.apis.lambda_requests import package_of, wanted
+from gateway.web.apis.lambda_versions import VersionOperations, version_order
+from gateway.web.apis.paging import page
 from gateway.web.apis.presigned import package_url
 from gateway.web.apis.service_model import Operation, ServiceModel
 from gateway.web.apis.wire import Request, parse_input, parse_query, path_segments, serialise, shaped
@@ -22,26 +22,12 @@ from gateway.web.apis.wire import Request, parse_input, parse_query, path_segmen
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
 
-Params = dict[str, Any]
 # Members of ours in AWS structures; clients of AWS pass over them.
 OURS = frozenset({"Forklight"})
 # Parsing a package's base64 takes a tenth of a second: above this size it leaves the loop's thread.
 _LARGE_BODY = 256 * 1024
 # A package of 50 MB takes some 200 MB of memory on its way from base64 to disk.
 _LARGE_AT_ONCE = 3
-
-
-@dataclass(slots=True)
-class Call:
-    """One request to one operation. `base_url` is this host as the caller addressed it."""
-
-    region: str
-    params: Params
-    base_url: str
-
-    def name(self) -> tuple[str, str | None]:
-        """Name and qualifier of the function. Raises ApiError."""
-        return resolve_reference(self.region, self.params["FunctionName"], self.params.get("Qualifier"))
 
 
 class LambdaApi:
@@ -52,7 +38,8 @@ class LambdaApi:
         self._functions = server.functions
         self._model = model
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._handlers: dict[str, Callable[[Call], Awaitable[Params]]] = {
+        self._handlers: Handlers = {
+            **VersionOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
@@ -124,7 +111,8 @@ class LambdaApi:
         if qualifier is not None:
             raise _pattern_failure(call.params["FunctionName"])
         package = package_of(call.params["Code"])
-        entry = await self._functions.create(call.region, name, wanted(call.params, package))
+        change = wanted(call.params, package)
+        entry = await self._functions.create(call.region, name, change)
         return documents.just_created(entry)
 
     async def _get(self, call: Call) -> Params:
@@ -138,8 +126,8 @@ class LambdaApi:
             "Configuration": documents.configuration(entry, qualifier),
             "Code": {"RepositoryType": "S3", "Location": location},
         }
-        if function.tags:
-            document["Tags"] = function.tags
+        if tags := self._functions.get(call.region, name).function.tags:
+            document["Tags"] = tags
         return document
 
     async def _get_configuration(self, call: Call) -> Params:
@@ -147,33 +135,38 @@ class LambdaApi:
         return documents.configuration(self._functions.get(call.region, name, qualifier), qualifier)
 
     async def _list(self, call: Call) -> Params:
-        limit = min(call.params.get("MaxItems") or quotas.LIST_PAGE, quotas.LIST_PAGE)
-        after = _marker_name(call.params.get("Marker"))
-        entries, more = self._functions.list_from(call.region, after, limit)
         every_version = call.params.get("FunctionVersion") == "ALL"
-        document: Params = {
+        entries, marker = page(
+            (
+                entry
+                for family in self._functions.families(call.region)
+                for entry in (family if every_version else (family.latest,))
+            ),
+            lambda entry: (entry.function.name, *version_order(entry)),
+            call.params,
+        )
+        return {
             "Functions": [
                 documents.configuration(entry, entry.function.version if every_version else None)
                 for entry in entries
-            ]
+            ],
+            "NextMarker": marker,
         }
-        if more:
-            document["NextMarker"] = base64.b64encode(entries[-1].function.name.encode()).decode()
-        return document
 
     async def _update_code(self, call: Call) -> Params:
-        name, _ = call.name()
         change = wanted(call.params, package_of(call.params))
+        dry_run = bool(call.params.get("DryRun"))
         entry = await self._functions.update_code(
-            call.region, name, change, call.params.get("RevisionId"), bool(call.params.get("DryRun"))
+            call.region, call.whole(), change, call.params.get("RevisionId"), dry_run
         )
+        if change.publish and not dry_run:
+            return documents.just_published(entry)
         return documents.just_updated(entry)
 
     async def _update_configuration(self, call: Call) -> Params:
-        name, _ = call.name()
         change = wanted(call.params, None)
         entry = await self._functions.update_configuration(
-            call.region, name, change, call.params.get("RevisionId")
+            call.region, call.whole(), change, call.params.get("RevisionId")
         )
         return documents.just_updated(entry)
 
@@ -229,16 +222,6 @@ class LambdaApi:
 def _check(operation: Operation, params: Params) -> None:
     if operation.input is not None:
         check(operation.input, params)
-
-
-def _marker_name(marker: str | None) -> str:
-    """The name after which a page begins. Raises ApiError for a marker that is not ours."""
-    if not marker:
-        return ""
-    try:
-        return base64.b64decode(marker, validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        raise ApiError("InvalidParameterValueException", f"Invalid marker: {marker[:100]}") from None
 
 
 def _pattern_failure(name: str) -> ApiError:

@@ -22,7 +22,7 @@ _NOT_YET = {
     "CapacityProviderConfig": "capacity providers are not implemented",
     "DurableConfig": "durable functions are not implemented",
     "AcceleratorConfig": "accelerators are not implemented",
-    "PublishTo": "versions are not implemented yet: leave it out, the function runs as $LATEST",
+    "PublishTo": "capacity providers are not implemented",
 }
 _CODE_ELSEWHERE = {
     "S3Bucket": "code from S3 is not implemented yet: send the package inline as ZipFile",
@@ -53,6 +53,7 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         system_level=logging.get("SystemLogLevel"),
         tags=params.get("Tags"),
         package=package,
+        publish=bool(params.get("Publish")),
     )
 
 
@@ -75,14 +76,10 @@ def _refuse_what_is_missing(params: Params) -> None:
             raise not_implemented(member, why)
     if params.get("PackageType", "Zip") != "Zip":
         raise not_implemented("PackageType", "container images are not implemented yet: use Zip")
-    if params.get("Publish"):
-        raise not_implemented(
-            "Publish", "versions are not implemented yet: leave it out, the function runs as $LATEST"
-        )
     if (params.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
         raise not_implemented(
             "SnapStart",
-            "it applies to published versions, which are not implemented yet: use the tag forklight:snapshot=on",
+            "not implemented yet: use the tag forklight:snapshot=on",
         )
     if (params.get("DeadLetterConfig") or {}).get("TargetArn"):
         raise not_implemented("DeadLetterConfig", "dead-letter queues are not implemented yet")
