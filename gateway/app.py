@@ -24,7 +24,7 @@ from gateway.control.server import ControlServer
 from gateway.door.server import DoorServer
 from gateway.privileges import drop, installation, keep_reachable
 from gateway.serve import StartError as StartError
-from gateway.settings import Settings
+from gateway.settings import MIB, Settings
 from gateway.storage.metadata import StorageError
 from gateway.telemetry import log_lines
 from gateway.web.apis import control_api
@@ -60,6 +60,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "egress_allow": tuple(arguments.egress_allow or ()),
         "egress_dns": tuple(arguments.egress_dns or ()),
         "allow_host_network": arguments.allow_host_network,
+        "io_bytes_per_s": arguments.io_rate * MIB,
+        "io_operations_per_s": arguments.io_operations,
     }
     return Settings(**{name: value for name, value in given.items() if value is not None})
 

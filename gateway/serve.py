@@ -29,6 +29,7 @@ from sandbox import users
 from sandbox.egress.addresses import parse_allowed
 from sandbox.errors import SandboxError
 from sandbox.host import Host
+from sandbox.io_limits import Rates
 from sandbox.isolation import IsolationReport
 from sandbox.peers import DoorPeer
 from sandbox.supervisor import Supervisor
@@ -67,6 +68,7 @@ def serve(settings: Settings) -> int:
                 state_dir,
                 egress_allow=allowed,
                 allow_host_network=settings.allow_host_network,
+                io_rates=Rates(settings.io_bytes_per_s, settings.io_operations_per_s),
             )
         except SandboxError as error:
             raise StartError(f"this host cannot isolate functions: {error}") from error

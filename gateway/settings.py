@@ -56,6 +56,9 @@ class Settings:
     egress_dns: tuple[str, ...] = ()
     # Whether functions may ask for network "host".
     allow_host_network: bool = False
+    # What a worker of 1,769 MB may read, and write as much, of each disk under it; others in proportion, at least a quarter. 0: no limit.
+    io_bytes_per_s: int = 200 * MIB
+    io_operations_per_s: int = 10_000
     # "full": do not start on a host that cannot isolate functions in every respect. "any": on one that can make sandboxes at all.
     # None: "full" as root, "any" as an ordinary user, who cannot have all of it anywhere.
     require_isolation: Literal["any", "full"] | None = None

@@ -18,15 +18,17 @@ from sandbox.cgroups import (
     read_field,
     read_number,
     remove_directory,
-    remove_tree,
+    remove_trees,
     write,
 )
 from sandbox.errors import SandboxError
+from sandbox.io_limits import IoPlan
 from sandbox.limits import CPU_PERIOD_US, LONGEST_PERIOD_US, MIN_CPU_QUOTA_US, Limits
 from sandbox.oom_events import OomEvents
 
 # cpuacct is often the same hierarchy as cpu; where it is not, it is one more directory.
 _CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
+_BLOCK = "blkio"
 
 
 # The kernel gives up a little below the limit: each CPU keeps some charges in stock, and a huge page may be what did not fit.
@@ -37,7 +39,13 @@ class V1Leaf:
     """`swap`, `burst`: whether this kernel has memory.memsw.limit_in_bytes and cpu.cfs_burst_us (Linux 5.14). `ooms` is told of it."""
 
     def __init__(
-        self, directories: dict[str, str], *, swap: bool, burst: bool, ooms: OomEvents | None = None
+        self,
+        directories: dict[str, str],
+        *,
+        swap: bool,
+        burst: bool,
+        ooms: OomEvents | None = None,
+        io: IoPlan | None = None,
     ) -> None:
         self._ooms = ooms
         self.name = os.path.basename(directories["memory"])
@@ -45,6 +53,8 @@ class V1Leaf:
         self._paths = list(dict.fromkeys(directories.values()))
         self._tasks: list[int] = []
         self._swap, self._burst = swap, burst
+        self._io = io
+        self._io_set: tuple[int, int] | None = None  # as _set, of the disks
         self._set: dict[
             str, str
         ] = {}  # file -> what is in it: a worker's limits are set several times, and mostly the same
@@ -67,6 +77,20 @@ class V1Leaf:
         self._write("pids", "pids.max", limits.pids + EXTRA_PIDS)
         self._write("cpu", "cpu.cfs_period_us", CPU_PERIOD_US)
         self._set_cpu(-1 if boost else limits.cpu_quota_us)
+        if self._io is not None and self._io.rates.of(limits) != self._io_set:
+            for name, value in self._io.v1(limits):
+                write(self._directories["blkio"], name, value)
+            self._io_set = self._io.rates.of(limits)
+
+    def lift_io(self) -> None:
+        if self._io is None or self._io_set is None:
+            return
+        self._io_set = None
+        try:
+            for name, value in self._io.v1(None):
+                write(self._directories["blkio"], name, value)
+        except SandboxError:
+            return  # it ended in the meantime
 
     def freeze(self) -> None:
         """The least CPU time that the kernel lets one set, a thousandth. Not the freezer of v1: what that has frozen cannot be killed,
@@ -163,12 +187,20 @@ class V1Tree:
     def __init__(self, slices: dict[str, str]) -> None:
         self._slices = slices
         self._swap = self._burst = False  # known once the slice is made
+        self._io: IoPlan | None = None
         self.directories = list(dict.fromkeys(slices.values()))
         self.weaknesses: dict[str, str] = {}
         self.ooms: OomEvents | None = OomEvents()
 
     @classmethod
-    def create(cls, mounts: dict[str, tuple[str, str]], own: dict[str, str], name: str) -> V1Tree:
+    def create(
+        cls,
+        mounts: dict[str, tuple[str, str]],
+        own: dict[str, str],
+        name: str,
+        *,
+        io: IoPlan | None = None,
+    ) -> V1Tree:
         """Make our slice below our own cgroup of each controller. Raises SandboxError."""
         slices = {
             controller: f"{directory_of(mounts[controller], own.get(controller, '/'))}/{name}"
@@ -193,11 +225,34 @@ class V1Tree:
             raise
         if not tree._swap:
             tree.weaknesses["swap"] = "the kernel was started without swap accounting (swapaccount=1)"
+        if io is not None and _BLOCK in mounts:
+            tree._limit_io(io, f"{directory_of(mounts[_BLOCK], own.get(_BLOCK, '/'))}/{name}")
+        elif io is not None:
+            tree.weaknesses["io"] = "the blkio controller is not mounted"
         return tree
+
+    def _limit_io(self, io: IoPlan, directory: str) -> None:
+        """Where that cannot be had all else still is."""
+        before = dict(self._slices)
+        made = directory not in self.directories
+        try:
+            if made:
+                make_directory(directory)
+            self._slices[_BLOCK] = directory
+            self._io = io
+            self.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
+        except SandboxError as error:
+            self._slices, self._io = before, None
+            if made:
+                remove_directory(f"{directory}/probe")
+                remove_directory(directory)
+            self.weaknesses["io"] = str(error)
+        else:
+            self.directories = list(dict.fromkeys(self._slices.values()))
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
         directories = {controller: f"{directory}/{name}" for controller, directory in self._slices.items()}
-        leaf = V1Leaf(directories, swap=self._swap, burst=self._burst, ooms=self.ooms)
+        leaf = V1Leaf(directories, swap=self._swap, burst=self._burst, ooms=self.ooms, io=self._io)
         leaf.make()
         try:
             leaf.set_limits(limits)
@@ -210,5 +265,4 @@ class V1Tree:
         if self.ooms is not None:
             self.ooms.close()
             self.ooms = None
-        for directory in self.directories:
-            remove_tree(directory)
+        remove_trees(self.directories)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from sandbox.cgroups import (
     EXTRA_PIDS,
@@ -18,14 +19,14 @@ from sandbox.cgroups import (
     read_field,
     read_number,
     remove_directory,
-    remove_tree,
+    remove_trees,
     write,
 )
 from sandbox.errors import SandboxError
+from sandbox.io_limits import IoPlan
 from sandbox.limits import CPU_PERIOD_US, Limits
 from sandbox.oom_events import OomEvents
 
-# Not io: with it in a leaf, the pages of a /tmp image that lies on a tmpfs are charged to the function.
 _NEEDED = ("memory", "pids")
 # A user's systemd hands on memory and pids, and cpu only where an administrator said so (Delegate= of user@.service).
 _WANTED = (*_NEEDED, "cpu")
@@ -33,10 +34,12 @@ _MOVE_ATTEMPTS = 10
 
 
 class V2Leaf:
-    def __init__(self, path: str, *, cpu: bool = True) -> None:
+    def __init__(self, path: str, *, cpu: bool = True, io: IoPlan | None = None) -> None:
         self._path = path
         self.name = os.path.basename(path)
         self._cpu = cpu
+        self._io = io
+        self._io_set: tuple[int, int] | None = None  # of the disks: set again only when they change
         self._directory_fd = -1
         self._procs_fd = -1
 
@@ -49,6 +52,20 @@ class V2Leaf:
         write(path, "pids.max", str(limits.pids + EXTRA_PIDS))
         if self._cpu:
             self._set_cpu(limits, boost)
+        if self._io is not None and self._io.rates.of(limits) != self._io_set:
+            for name, value in self._io.v2(limits):
+                write(path, name, value)
+            self._io_set = self._io.rates.of(limits)
+
+    def lift_io(self) -> None:
+        if self._io is None or self._io_set is None:
+            return
+        self._io_set = None
+        try:
+            for name, value in self._io.v2(None):
+                write(self._path, name, value)
+        except SandboxError:
+            return  # it ended in the meantime
 
     def _set_cpu(self, limits: Limits, boost: bool) -> None:
         path = self._path
@@ -123,7 +140,7 @@ class V2Tree:
     def __init__(self, base: str, name: str, *, cpu: bool) -> None:
         self._base = base
         self._cpu = cpu
-        self._controllers = _WANTED if cpu else _NEEDED
+        self._io: IoPlan | None = None  # once it is known to work
         self._slice = f"{base}/{name}"
         self._refuge = self._slice + REFUGE_SUFFIX
         self._stepped_aside = False
@@ -134,7 +151,9 @@ class V2Tree:
             self.weaknesses["cpu"] = f"{base} has no cpu controller (Delegate=cpu of its unit)"
 
     @classmethod
-    def create(cls, mount: tuple[str, str], own: str, name: str, *, rootless: bool) -> V2Tree:
+    def create(
+        cls, mount: tuple[str, str], own: str, name: str, *, rootless: bool, io: IoPlan | None = None
+    ) -> V2Tree:
         """Make our slice: below our own cgroup if that is ours alone (a delegated service) or a container's, else, as root, at the
         top. Raises SandboxError naming the last thing that was tried."""
         top, home = mount[0], directory_of(mount, own)
@@ -147,7 +166,9 @@ class V2Tree:
                 continue
             tree = cls(base, name, cpu="cpu" in controllers)
             try:
-                tree._make(may_move_others=base == top and not rootless)
+                tree._make(controllers, may_move_others=base == top and not rootless)
+                if io is not None:
+                    tree._limit_io(io)
             except SandboxError as error:
                 tree.close()
                 failure = error
@@ -155,27 +176,33 @@ class V2Tree:
                 return tree
         raise failure
 
-    def _make(self, *, may_move_others: bool) -> None:
+    def _make(self, controllers: Sequence[str], *, may_move_others: bool) -> None:
         try:
-            self._enabled_in_base = self._enable_controllers(self._base)
+            self._enabled_in_base = _enable_controllers(self._base, controllers)
         except SandboxError as error:
             if error.errno != errno.EBUSY:
                 raise
             self._step_aside(may_move_others)
-            self._enabled_in_base = self._enable_controllers(self._base)
+            self._enabled_in_base = _enable_controllers(self._base, controllers)
         make_directory(self._slice)
-        self._enable_controllers(self._slice)
+        _enable_controllers(self._slice, controllers)
         self.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
         if os.path.exists("/proc/swaps") and not os.path.exists(f"{self._slice}/memory.swap.max"):
             self.weaknesses["swap"] = "the kernel was started without swap accounting (swapaccount=1)"
 
-    def _enable_controllers(self, directory: str) -> list[str]:
-        """Returns those that were not enabled before."""
-        enabled = read(directory, "cgroup.subtree_control").split()
-        missing = [controller for controller in self._controllers if controller not in enabled]
-        if missing:  # in one write: all or none
-            write(directory, "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
-        return missing
+    def _limit_io(self, io: IoPlan) -> None:
+        """Where that cannot be had all else still is."""
+        if "io" not in read(self._base, "cgroup.controllers").split():
+            self.weaknesses["io"] = f"{self._base} has no io controller"
+            return
+        try:
+            self._enabled_in_base += _enable_controllers(self._base, ["io"])
+            _enable_controllers(self._slice, ["io"])
+            self._io = io
+            self.new_leaf("probe", Limits(memory_mb=128, tmp_mb=512)).remove()
+        except SandboxError as error:
+            self._io = None
+            self.weaknesses["io"] = str(error)
 
     def _step_aside(self, may_move_others: bool) -> None:
         """A cgroup with processes cannot pass controllers on to children: into a child of their own with them. Only with ourselves,
@@ -191,7 +218,7 @@ class V2Tree:
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
         path = f"{self._slice}/{name}"
         make_directory(path)
-        leaf = V2Leaf(path, cpu=self._cpu)
+        leaf = V2Leaf(path, cpu=self._cpu, io=self._io)
         try:
             leaf.set_limits(limits)
         except SandboxError:
@@ -200,7 +227,7 @@ class V2Tree:
         return leaf
 
     def close(self) -> None:
-        remove_tree(self._slice)
+        remove_trees([self._slice])
         if self._stepped_aside:
             self._step_back()
 
@@ -212,6 +239,15 @@ class V2Tree:
         except SandboxError:
             return  # somebody else works below the same cgroup by now
         self._stepped_aside = not remove_directory(self._refuge)
+
+
+def _enable_controllers(directory: str, controllers: Sequence[str]) -> list[str]:
+    """Returns those that were not enabled before."""
+    enabled = read(directory, "cgroup.subtree_control").split()
+    missing = [controller for controller in controllers if controller not in enabled]
+    if missing:  # in one write: all or none
+        write(directory, "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
+    return missing
 
 
 def _move_all(source: str, target: str) -> int:

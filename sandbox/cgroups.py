@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandbox.errors import SandboxError
+from sandbox.io_limits import IoPlan, unlimited
 from sandbox.limits import Limits
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ class Leaf(Protocol):
 
     def thaw(self, limits: Limits) -> None:
         """`limits` are those it had before."""
+
+    def lift_io(self) -> None:
+        """For what is killed and does not end: it waits for its disk, whose limits no longer matter. Never raises. Idempotent."""
 
     def oom_kills(self) -> int:
         """How many processes of this leaf the kernel has killed for want of memory."""
@@ -104,6 +109,8 @@ class NullLeaf:
 
     def thaw(self, limits: Limits) -> None: ...
 
+    def lift_io(self) -> None: ...
+
     def oom_kills(self) -> int:
         return 0
 
@@ -132,7 +139,7 @@ class NullTree:
     ooms: OomEvents | None = None
 
     def __init__(self, why: str) -> None:
-        self.weaknesses = dict.fromkeys(("cgroup", "memory", "swap", "pids", "cpu", "kill"), why)
+        self.weaknesses = dict.fromkeys(("cgroup", "memory", "swap", "pids", "cpu", "kill", "io"), why)
         self.directories: list[str] = []
 
     def new_leaf(self, name: str, limits: Limits) -> Leaf:
@@ -265,6 +272,20 @@ def _kill(pidfd: int) -> None:
         pass
 
 
+def remove_trees(directories: Iterable[str]) -> None:
+    """Of one slice in every hierarchy. First the limits of its disks go: with them its processes would take long to end."""
+    directories = list(directories)
+    for directory in directories:
+        for folder, _, _ in os.walk(directory):
+            try:
+                for name, value in unlimited(folder):
+                    write(folder, name, value)
+            except SandboxError:
+                pass  # it ended in the meantime
+    for directory in directories:
+        remove_tree(directory)
+
+
 def remove_tree(directory: str, patience_s: float = 5.0) -> bool:
     """Kill everything below `directory` and remove it, children first. Waits for the processes to end. False if that took too long."""
     deadline = time.monotonic() + patience_s
@@ -331,8 +352,8 @@ def _unescape(field: str) -> str:
     return field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 
 
-def choose(instance: str, *, rootless: bool) -> Tree:
-    """v2 where its controllers are usable, else v1, else none (the tree's weaknesses say why)."""
+def choose(instance: str, *, rootless: bool, io: IoPlan | None = None) -> Tree:
+    """v2 where its controllers are usable, else v1, else none (the tree's weaknesses say why). `io`: how disks are to be limited."""
     from sandbox.cgroup_v1 import V1Tree
     from sandbox.cgroup_v2 import V2Tree
 
@@ -342,12 +363,12 @@ def choose(instance: str, *, rootless: bool) -> Tree:
     reasons: list[str] = []
     if v2 is not None:
         try:
-            return V2Tree.create(v2, own.get("", "/"), name, rootless=rootless)
+            return V2Tree.create(v2, own.get("", "/"), name, rootless=rootless, io=io)
         except OSError as error:
             reasons.append(f"v2: {error}")
     if {"memory", "pids", "cpu"} <= v1.keys():
         try:
-            return V1Tree.create(v1, own, name)
+            return V1Tree.create(v1, own, name, io=io)
         except OSError as error:
             reasons.append(f"v1: {error}")
     return NullTree("; ".join(reasons) or "no cgroup controllers are mounted")

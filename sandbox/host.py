@@ -21,6 +21,7 @@ from sandbox.egress import router as egress
 from sandbox.egress.router import Router
 from sandbox.errors import SandboxError
 from sandbox.host_report import describe
+from sandbox.io_limits import Disks, Rates, look_for_disks
 from sandbox.isolation import IsolationReport
 from sandbox.limits import Limits, worker_rlimits
 from sandbox.oom_events import OomEvents
@@ -46,7 +47,14 @@ class Host:
     """Made by `prepare`. To be used by one thread, the supervisor's main thread: its end is the end of every sandbox."""
 
     def __init__(
-        self, *, folder: Path, lock_fd: int, rootless: bool, tree: Tree, interpreters: Iterable[Interpreter]
+        self,
+        *,
+        folder: Path,
+        lock_fd: int,
+        rootless: bool,
+        tree: Tree,
+        disks: Disks,
+        interpreters: Iterable[Interpreter],
     ) -> None:
         self.rootless = rootless
         self.report = IsolationReport()
@@ -54,6 +62,7 @@ class Host:
         self._folder = folder
         self._lock_fd = lock_fd
         self._tree = tree
+        self._disks = disks
         self._volumes: TmpVolumes | None = None
         self._networks: dict[str, str] = {}
         self._router: Router | None = None
@@ -70,6 +79,7 @@ class Host:
         *,
         egress_allow: Sequence[IPv4Network] = (),
         allow_host_network: bool = False,
+        io_rates: Rates = Rates(),  # noqa: B008 - a value
     ) -> Host:
         """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
 
@@ -77,7 +87,8 @@ class Host:
         must have one thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
         another supervisor lives in `run_dir`.
 
-        `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet.
+        `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet. `io_rates`: what
+        sandboxes may read and write of the disks that hold `state_dir`, `run_dir` and the interpreters.
         """
         rootless = users.rootless()
         folder = run_dir / "sandbox"
@@ -89,10 +100,18 @@ class Host:
             if rootless:
                 _enter_user_namespace()
             instance = f"{os.getpid()}-{os.urandom(4).hex()}"
-            tree = cgroups.choose(instance, rootless=rootless)
+            prefixes = {str(prefix) for found in interpreters for prefix in found.prefixes}
+            paths = sorted({"/usr", str(state_dir), str(folder), *prefixes})
+            disks = look_for_disks(io_rates, paths, "" if rootless else str(folder))
+            tree = cgroups.choose(instance, rootless=rootless, io=disks.plan)
             _record(lock_fd, tree, egress.Note())
             host = cls(
-                folder=folder, lock_fd=lock_fd, rootless=rootless, tree=tree, interpreters=interpreters
+                folder=folder,
+                lock_fd=lock_fd,
+                rootless=rootless,
+                tree=tree,
+                disks=disks,
+                interpreters=interpreters,
             )
             try:
                 host._find_out(egress_allow, allow_host_network)
@@ -242,6 +261,7 @@ class Host:
             self.report,
             rootless=self.rootless,
             tree=self._tree,
+            disks=self._disks,
             seccomp=bool(self.filters["worker"]),
             tmp_without_image=no_image,
             wrong=wrong,
@@ -286,6 +306,7 @@ class Host:
                 gid=shell.gid,
                 leaf=f"s{shell.slot}" if self._tree.version else "",
                 tmp_image=self._volumes is not None,
+                io=not self._disks.why_not and "io" not in self._tree.weaknesses,
             )
         finally:
             shell.kill()
@@ -334,11 +355,15 @@ def _take_over(folder: Path) -> int:
                 dead,
             )
         egress.take_back_from(_note(fd).get("egress"))
-        for directory in _recorded(fd):
-            if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory):
-                cgroups.remove_tree(directory)
-                # Never killed: it may hold the shell that we were started from. It is empty after a service's end.
-                cgroups.remove_directory(directory + cgroups.REFUGE_SUFFIX)
+        left = [
+            directory
+            for directory in _recorded(fd)
+            if f"/{cgroups.SLICE_PREFIX}" in directory and os.path.isdir(directory)
+        ]
+        cgroups.remove_trees(left)
+        for directory in left:
+            # Never killed: it may hold the shell that we were started from. It is empty after a service's end.
+            cgroups.remove_directory(directory + cgroups.REFUGE_SUFFIX)
         for leftover in folder.glob("tmp-*"):
             leftover.unlink(missing_ok=True)
     except BaseException:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sandbox.cgroups import Tree
 from sandbox.errors import SandboxError
+from sandbox.io_limits import Disks
 from sandbox.isolation import REQUIRED, IsolationReport
 from sandbox.limits import PIDS_OF_ONE_UID
 
@@ -17,6 +18,7 @@ def describe(
     *,
     rootless: bool,
     tree: Tree,
+    disks: Disks,
     seccomp: bool,
     tmp_without_image: str,
     wrong: Mapping[str, str],
@@ -31,6 +33,7 @@ def describe(
     report.enforced("no-new-privs")
     _describe_identity(report, rootless)
     _describe_cgroups(report, tree, rootless)
+    _describe_io(report, tree, disks)
     _describe_seccomp(report, seccomp)
     if tmp_without_image:
         report.degraded("tmp-size", f"/tmp is memory and counts as such: {tmp_without_image}")
@@ -107,13 +110,27 @@ def _describe_cgroups(report: IsolationReport, tree: Tree, rootless: bool) -> No
                 report.degraded(name, weak[name])
             else:
                 report.enforced(name)
-    report.absent("io", "bandwidth of block devices is not limited")
     if tree.version == 2:
         report.enforced("freeze", "a worker without work for a second, until it gets some")
     elif tree.version == 1:
         report.degraded("freeze", "a worker without work for a second gets a thousandth of a CPU (cgroup v1)")
     else:
         report.absent("freeze", "idle workers are not frozen")
+
+
+def _describe_io(report: IsolationReport, tree: Tree, disks: Disks) -> None:
+    why = disks.why_not or tree.weaknesses.get("io", "")
+    if why:
+        report.absent("io", why)
+        return
+    what = f"{disks.rates.text} on {', '.join(disks.names)}"
+    if disks.elsewhere:
+        places = ", ".join(f"{path} is on {kind}" for path, kind in disks.elsewhere.items())
+        report.degraded("io", f"{what}; not where there is no disk: {places}")
+    elif tree.version == 1:
+        report.degraded("io", f"{what}; what the kernel writes back later is not counted (cgroup v1)")
+    else:
+        report.enforced("io", what)
 
 
 def _describe_seccomp(report: IsolationReport, program: bool) -> None:

@@ -26,6 +26,8 @@ KIND_KEEP_S = 60.0
 REFILL_DELAY_S = 0.02
 # rmdir of a cgroup is refused while the kernel still takes its last process apart.
 _REMOVE_RETRY_S = 0.02
+# What is killed ends within a few ms, unless it waits for its disk.
+LIFT_IO_AFTER_S = 0.05
 
 OnShell = Callable[["Shell | SandboxError"], None]
 
@@ -109,6 +111,11 @@ class ShellPool:
         """Kill what is left in it and free its slot. Idempotent."""
         if shell.slot in self._live:
             shell.kill()
+            self._loop.call_later(LIFT_IO_AFTER_S, self._lift_io, shell)
+
+    def _lift_io(self, shell: Shell) -> None:
+        if shell.slot in self._live:
+            shell.leaf.lift_io()
 
     def tick(self) -> None:
         """Give up kinds that nobody asked for lately."""

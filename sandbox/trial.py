@@ -13,13 +13,16 @@ _NAMESPACES = {"pid": "pid", "mnt": "mnt", "net": "net", "ipc": "ipc", "uts": "u
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
-def weaknesses(pidfd: int, *, uid: int, gid: int, leaf: str, tmp_image: bool) -> dict[str, str]:
+def weaknesses(
+    pidfd: int, *, uid: int, gid: int, leaf: str, tmp_image: bool, io: bool = False
+) -> dict[str, str]:
     """Feature of the isolation report -> what is wrong with it in the sandbox that `pidfd` is the first process of.
 
-    `leaf` is the name of its cgroup, "" on a host without; `tmp_image`: /tmp is to be a file system of its own.
+    `leaf` is the name of its cgroup, "" on a host without; `tmp_image`: /tmp is to be a file system of its own; `io`: its disks are
+    to be limited.
     """
     try:
-        return _weaknesses(Path("/proc") / str(_pid_of(pidfd)), uid, gid, leaf, tmp_image)
+        return _weaknesses(Path("/proc") / str(_pid_of(pidfd)), uid, gid, leaf, tmp_image, io)
     except OSError as error:
         why = f"the trial sandbox could not be looked at: {error}"
         if isinstance(error, PermissionError):
@@ -30,7 +33,7 @@ def weaknesses(pidfd: int, *, uid: int, gid: int, leaf: str, tmp_image: bool) ->
         )
 
 
-def _weaknesses(proc: Path, uid: int, gid: int, leaf: str, tmp_image: bool) -> dict[str, str]:
+def _weaknesses(proc: Path, uid: int, gid: int, leaf: str, tmp_image: bool, io: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for feature, kind in _NAMESPACES.items():
         if os.readlink(proc / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}"):
@@ -47,6 +50,8 @@ def _weaknesses(proc: Path, uid: int, gid: int, leaf: str, tmp_image: bool) -> d
         outside = _controllers_outside((proc / "cgroup").read_text(), leaf)
         for feature in sorted(outside & {"memory", "pids", "cpu"}):
             found[feature] = "the trial sandbox was not in its cgroup"
+        if io and "io" in outside:
+            found["io"] = "the trial sandbox was not in its cgroup"
     if tmp_image and _kind_of_tmp((proc / "mounts").read_text()) != "ext4":
         found["tmp-size"] = "/tmp of the trial sandbox was not its image"
     return found
@@ -65,7 +70,7 @@ def _status(text: str) -> dict[str, str]:
 
 
 def _controllers_outside(text: str, leaf: str) -> set[str]:
-    """Controllers of /proc/PID/cgroup whose group is not `leaf`; all of them when they are at v2 and that is not."""
+    """Controllers of /proc/PID/cgroup whose group is not `leaf`; all of them when they are at v2 and that is not. By v2's names."""
     outside: set[str] = set()
     version_1: set[str] = set()
     unified = ""
@@ -74,11 +79,12 @@ def _controllers_outside(text: str, leaf: str) -> set[str]:
         if not names:
             unified = path
             continue
-        version_1 |= set(names.split(","))
+        controllers = {"io" if name == "blkio" else name for name in names.split(",")}
+        version_1 |= controllers
         if os.path.basename(path) != leaf:
-            outside |= set(names.split(","))
+            outside |= controllers
     if os.path.basename(unified) != leaf:
-        outside |= {"memory", "pids", "cpu"} - version_1
+        outside |= {"memory", "pids", "cpu", "io"} - version_1
     return outside
 
 

@@ -21,7 +21,7 @@ from sandbox.forking import Forker
 from sandbox.host import Host
 from sandbox.processes import ExitStatus, pid_of, pidfd_kill, reap, reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
-from sandbox.shell_pool import ShellKind, ShellPool
+from sandbox.shell_pool import LIFT_IO_AFTER_S, ShellKind, ShellPool
 from sandbox.shells import Shell
 from sandbox.snapshots import Snapshots
 from sandbox.version_pool import SnapshotState, VersionPool
@@ -244,12 +244,17 @@ class WorkerKeeper:
         worker.become(WorkerState.DYING)
         if worker.shell is None:
             worker.leaf.kill()
+            self._loop.call_later(LIFT_IO_AFTER_S, self._lift_io, worker)
         if worker.pidfd >= 0:
             pidfd_kill(worker.pidfd)
         # Not before the worker: pid 1 could otherwise wait for a zombie that only we can reap (it does not, but costs time).
         if worker.shell is not None and worker.pidfd >= 0:
             self._shells.retire(worker.shell)
         self._let_end(worker)
+
+    def _lift_io(self, worker: Worker) -> None:
+        if worker.state is not WorkerState.DEAD:
+            worker.leaf.lift_io()
 
     def _died(self, worker: Worker) -> None:
         try:

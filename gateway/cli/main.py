@@ -165,6 +165,10 @@ def _add_serve(commands: Commands) -> None:
     add("--egress-dns", metavar="ADDR", action="append",
         help="their name server; repeat it (those of the host)")  # fmt: skip
     add("--allow-host-network", action="store_true", help="let functions have network host, which is weak")
+    add("--io-rate", metavar="MIB", type=_count, default=200,
+        help="MiB/s of each disk that a function of 1,769 MB may read, and write as much (%(default)s); 0: no limit")  # fmt: skip
+    add("--io-operations", metavar="N", type=_count, default=10_000,
+        help="operations a second, likewise (%(default)s)")  # fmt: skip
 
 
 def _add_env(commands: Commands) -> None:
@@ -275,6 +279,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 1 << 40:
+        raise argparse.ArgumentTypeError(f"{text}: must not be negative")
     return value
 
 

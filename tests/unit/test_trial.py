@@ -20,10 +20,12 @@ def test_in_its_cgroup(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "outside"),
     [
-        ("0::/user.slice\n", {"memory", "pids", "cpu"}),
-        (V1.replace("5:memory:/forklight-1-a/s0", "5:memory:/"), {"memory"}),
-        (V1.replace("4:cpu,cpuacct:/forklight-1-a/s0", "4:cpu,cpuacct:/"), {"cpu", "cpuacct"}),
-        ("5:memory:/forklight-1-a/s0\n0::/\n", {"pids", "cpu"}),
+        ("0::/user.slice\n", {"memory", "pids", "cpu", "io"}),
+        (V1.replace("5:memory:/forklight-1-a/s0", "5:memory:/"), {"memory", "io"}),
+        (V1.replace("4:cpu,cpuacct:/forklight-1-a/s0", "4:cpu,cpuacct:/"), {"cpu", "cpuacct", "io"}),
+        ("5:memory:/forklight-1-a/s0\n0::/\n", {"pids", "cpu", "io"}),
+        (f"7:blkio:/forklight-1-a/s0\n{V1}", set()),
+        (f"7:blkio:/\n{V1}", {"io"}),
     ],
 )
 def test_outside_of_its_cgroup(text: str, outside: set[str]) -> None:
