@@ -11,6 +11,8 @@ import json
 import struct
 from typing import Any
 
+import orjson
+
 HEADER = struct.Struct("<IHHQ16s")
 HEADER_BYTES = HEADER.size  # 32
 MEASURES = struct.Struct("<QQQ")  # handler ns, cpu ns of this invocation, peak RSS in KiB
@@ -41,7 +43,7 @@ _pack = HEADER.pack
 
 def init_frame(document: dict[str, Any]) -> bytes:
     """The frame that every worker gets first."""
-    body = json.dumps(document).encode()
+    body = orjson.dumps(document)
     return _pack(len(body), INIT, 0, 0, NO_NONCE) + body
 
 

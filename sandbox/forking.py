@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.cgroups import Leaf
 from sandbox.channel import init_frame
+from sandbox.channel_ends import ChannelsAhead
 from sandbox.errors import SandboxError
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
@@ -39,6 +39,7 @@ class Forker:
     on_forked: Callable[[Worker], None]
     on_failed: Callable[[Worker, SandboxError], None]
     numbers: itertools.count[int]
+    channels: ChannelsAhead
 
     def fork_into(self, spec: Spec, shell: Shell, *, park: bool) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
@@ -73,54 +74,46 @@ class Forker:
         fds: list[tuple[str, int]],
         park: bool,
     ) -> Worker:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ends = self.channels.take()
         try:
-            log_read, log_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            ours.close()
-            theirs.close()
+            worker = Worker(
+                worker_id=next(self.numbers),
+                key=spec.key,
+                instance=os.urandom(16).hex(),
+                born=time.time(),
+                shell=shell,
+                leaf=leaf,
+                channel_fd=ends.channel,
+                log_fd=ends.log,
+                forked_at=self.loop.time(),
+                spec=spec,
+            )
+            document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
+            os.write(worker.channel_fd, init_frame(document))
+
+            def forked(pidfd: int) -> None:
+                worker.pidfd = pidfd
+                self.on_forked(worker)
+
+            zygote.fork(
+                ForkRequest(
+                    role="worker",
+                    fds=[("channel", ends.guests_channel), ("log", ends.guests_log), *fds],
+                    uid=shell.uid if shell is not None else 0,
+                    gid=shell.gid if shell is not None else 0,
+                    join=shell.join if shell is not None else [],
+                    # A child of a function zygote inherits that zygote's.
+                    rlimits=self.host.rlimits(spec.limits) if shell is not None else {},
+                    drop=shell is not None,
+                    keep_ids=self.host.rootless,
+                    on_forked=forked,
+                    on_failed=lambda error: self.on_failed(worker, error),
+                )
+            )
+        except BaseException:
+            ends.close()
             raise
-        # The guest's end must block: a handler that prints faster than we read has to wait, not fail.
-        os.set_blocking(log_write, True)
-        with theirs:
-            try:
-                ours.setblocking(False)
-                worker = Worker(
-                    worker_id=next(self.numbers),
-                    key=spec.key,
-                    instance=os.urandom(16).hex(),
-                    born=time.time(),
-                    shell=shell,
-                    leaf=leaf,
-                    channel_fd=ours.detach(),
-                    log_fd=log_read,
-                    forked_at=self.loop.time(),
-                    spec=spec,
-                )
-                document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
-                os.write(worker.channel_fd, init_frame(document))
-
-                def forked(pidfd: int) -> None:
-                    worker.pidfd = pidfd
-                    self.on_forked(worker)
-
-                zygote.fork(
-                    ForkRequest(
-                        role="worker",
-                        fds=[("channel", theirs.fileno()), ("log", log_write), *fds],
-                        uid=shell.uid if shell is not None else 0,
-                        gid=shell.gid if shell is not None else 0,
-                        join=shell.join if shell is not None else [],
-                        # A child of a function zygote inherits that zygote's.
-                        rlimits=self.host.rlimits(spec.limits) if shell is not None else {},
-                        drop=shell is not None,
-                        keep_ids=self.host.rootless,
-                        on_forked=forked,
-                        on_failed=lambda error: self.on_failed(worker, error),
-                    )
-                )
-            finally:
-                os.close(log_write)
+        ends.close_guests()
         return worker
 
 

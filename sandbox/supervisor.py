@@ -114,6 +114,7 @@ class Supervisor:
             self._keeper.kill(worker, "shutdown")
         self._zygotes.close()
         self._shells.close()
+        self._keeper.close()
         deadline = self._loop.time() + 10.0
         # A sum over many deaths, once in our life: not worth an event.
         while (self._keeper.workers or self._shells.live) and self._loop.time() < deadline:

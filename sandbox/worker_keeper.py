@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 
 from sandbox.channel import HEADER, READY
+from sandbox.channel_ends import ChannelsAhead
 from sandbox.deaths import Cause, Death, Deaths, of_status
 from sandbox.errors import SandboxError
 from sandbox.foreign_calls import ForeignCall
@@ -61,10 +62,17 @@ class WorkerKeeper:
         self._on_failed = on_failed
         self._on_room = on_room
         self._deaths = deaths
-        self._forker = Forker(host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1))
+        self._channels = ChannelsAhead(loop)
+        self._forker = Forker(
+            host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1), self._channels
+        )
         self.workers: dict[int, Worker] = {}
         self.starting = 0  # workers that wait for a sandbox, of all pools
         self._young: dict[int, float] = {}  # started and not ready yet -> when
+
+    def close(self) -> None:
+        """Nothing is started any more."""
+        self._channels.close()
 
     def young(self) -> int:
         """How many workers are between their start and their READY, those aside whose init takes long."""
