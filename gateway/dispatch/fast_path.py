@@ -27,6 +27,7 @@ HELD: int = lib.FL_HELD
 WAITING: int = lib.FL_WAITING
 PYTHON: int = lib.FL_PYTHON
 HANDOVER: int = lib.FL_HANDOVER
+VERIFIED: int = lib.FL_VERIFIED
 MAX_KNOWN = 4096  # names of routes and scopes that are remembered as taught
 
 _RECORDS = 256

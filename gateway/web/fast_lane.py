@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from gateway._native import ffi, lib
-from gateway.dispatch.fast_path import HELD, PYTHON, WAITING, FastPath, Origin, owned
+from gateway.dispatch.fast_path import HELD, PYTHON, VERIFIED, WAITING, FastPath, Origin, owned
 
 KEPT_BYTES = 4096
 _received = lib.fl_http_received
@@ -39,7 +39,7 @@ class FastLane:
         self.open = True
 
     def received(self, data: bytes) -> int:
-        """Only while it is open: a verdict; HELD and PYTHON leave something to do."""
+        """Only while it is open: a verdict; HELD, PYTHON and VERIFIED leave something to do."""
         verdict: int = _received(self._door, self._c, data, len(data))
         if verdict == WAITING:
             self._dispatcher.waiting_started()
@@ -65,6 +65,13 @@ class FastLane:
         lib.fl_http_release(c, held)
         return bytes(ffi.buffer(held))
 
+    def verified(self, data: bytes) -> tuple[str, bytes, bytes]:
+        """After VERIFIED: region, target and body of the request that ends with these bytes.  It is Python's, as with `shut`."""
+        c = self._c
+        whole = self.shut() + data
+        target = whole[c.target_at : c.target_at + c.target_size]
+        return ffi.string(c.region).decode(), target, whole[c.body_at : c.body_at + c.body_size]
+
     def rest(self) -> bytes:
         """What the socket did not take of an answer."""
         size = ffi.new("size_t *")
@@ -85,4 +92,4 @@ class FastLane:
         self._dispatcher.fast.leave(self._number)
 
 
-__all__ = ["HELD", "PYTHON", "FastDispatcher", "FastLane"]
+__all__ = ["HELD", "PYTHON", "VERIFIED", "FastDispatcher", "FastLane"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway.admission import Ticket
 from gateway.model.invocation import Invocation
 from gateway.web.arriving import CONTINUE, FULL, Arriving
-from gateway.web.fast_lane import HELD, PYTHON, FastLane
+from gateway.web.fast_lane import HELD, PYTHON, VERIFIED, FastLane
 from gateway.web.request import Refusal, Request
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class Connection(Arriving):
             verdict = lane.received(data)
             if verdict == HELD and lane.held == len(data):  # it begins
                 self.deadline = self.server.now + self.server.limits.header_s
+            if verdict == VERIFIED:
+                self._handle_verified(*lane.verified(data))
+                return
             if verdict != PYTHON:
                 return
             data = lane.shut() + data
@@ -249,6 +252,19 @@ class Connection(Arriving):
         self._pumping = False
         if not queue and not self._reading and not self._transport.is_closing():
             self._read_on()
+
+    def _handle_verified(self, region: str, target: bytes, body: bytes) -> None:
+        """A plain invocation that the fast path has read and let through, but cannot run."""
+        self.deadline = 0.0
+        self._active = request = Request(self, b"POST", target, {}, body, True, False)
+        server = self.server
+        if body and server.is_full(len(body)):
+            server.app.refuse(request, FULL)
+            return
+        request.verified_region = region
+        request.charge = len(body)
+        server.requests.held += request.charge
+        server.app.handle(request)
 
     def finish(self, request: Request, line: bytes, headers: bytes, body: bytes | None) -> None:
         """The response of the active request: status line, further header lines, body (None: it can have none)."""

@@ -39,6 +39,7 @@ class Request:
         "on_abandon",
         "refusal",
         "target",
+        "verified_region",
     )
 
     def __init__(
@@ -58,6 +59,7 @@ class Request:
         self.body = body
         self.keep_alive = keep_alive
         self.old = old  # HTTP/1.0
+        self.verified_region = ""  # set: its sender is let through already, and names this region
         self.charge = 0  # bytes of it that the server counts
         self.refusal: Refusal | None = None
         self.on_abandon: Callable[[], None] | None = None

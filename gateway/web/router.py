@@ -84,7 +84,9 @@ class Router:
     def _invoke(self, request: Request, route: InvokeRoute, request_id: str, nonce: bytes) -> None:
         """Raises ApiError."""
         region = self._region
-        if self._auth_required:
+        if request.verified_region:
+            region = request.verified_region
+        elif self._auth_required:
             identity = self.verifier.verify(request.method, route.target, request.headers, request.body)
             if identity.service != "lambda":
                 raise _wrong_service("lambda")

@@ -196,50 +196,96 @@ static const struct fl_route *find_route(struct fl_tables *own, const char *regi
     return fl_table_get(&own->routes, key, size + target.size);
 }
 
-static const struct fl_route *authenticate(struct fl_door *door, const struct fl_request *request)
+/* Whether a target is an Invoke's by a bare name: then its path is its own canonical form, and it
+ * has no query. */
+static int names_function(struct fl_text target)
+{
+    static const char before[] = "/2015-03-31/functions/", after[] = "/invocations";
+    const size_t around = sizeof before - 1 + sizeof after - 1;
+    if (target.size <= around || memcmp(target.at, before, sizeof before - 1) != 0 ||
+        memcmp(target.at + target.size - (sizeof after - 1), after, sizeof after - 1) != 0)
+        return 0;
+    for (size_t i = sizeof before - 1; i < target.size - (sizeof after - 1); i++) {
+        char c = target.at[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '-' || c == '_'))
+            return 0;
+    }
+    return 1;
+}
+
+/* What an authenticated request asks for. */
+struct wish {
+    const char *region;
+    const struct fl_route *route; /* NULL: of a function that nobody has asked for yet */
+};
+
+/* Whether its sender may invoke; 0: Python says. */
+static int authenticate(struct fl_door *door, const struct fl_request *request, struct wish *wish)
 {
     static const char mark[] = "Signature=";
     struct fl_tables *own = door->own;
     struct fl_text header = request->authorization;
-    if (header.at == NULL)
-        return own->open_region[0] != '\0' ? find_route(own, own->open_region, request->target)
-                                           : NULL;
-    if (header.size < sizeof mark - 1)
-        return NULL;
-    const char *found = header.at + header.size - (sizeof mark - 1);
-    while (found > header.at && memcmp(found, mark, sizeof mark - 1) != 0)
-        found--;
-    if (found == header.at)
-        return NULL;
-    const struct fl_scope *scope =
-        fl_table_get(&own->scopes, header.at, (size_t)(found - header.at));
+    const struct fl_scope *scope = NULL;
+    const char *signature = NULL;
+    if (header.at == NULL) {
+        if (own->open_region[0] == '\0')
+            return 0;
+        wish->region = own->open_region;
+    } else {
+        if (header.size < sizeof mark - 1)
+            return 0;
+        const char *found = header.at + header.size - (sizeof mark - 1);
+        while (found > header.at && memcmp(found, mark, sizeof mark - 1) != 0)
+            found--;
+        if (found == header.at)
+            return 0;
+        scope = fl_table_get(&own->scopes, header.at, (size_t)(found - header.at));
+        if (scope == NULL)
+            return 0;
+        signature = found + sizeof mark - 1;
+        wish->region = scope->region;
+    }
+    wish->route = find_route(own, wish->region, request->target);
+    if (wish->route == NULL && !names_function(request->target))
+        return 0;
     if (scope == NULL)
-        return NULL;
-    const struct fl_route *route = find_route(own, scope->region, request->target);
-    const char *signature = found + sizeof mark - 1;
-    size_t signature_size = (size_t)(header.at + header.size - signature);
-    if (route == NULL || fl_verify(door, request, scope, signature, signature_size, route) == NULL)
-        return NULL;
-    return route;
+        return 1;
+    char path[MAX_TARGET + 1];
+    struct fl_route stranger = {.path = path, .query = ""};
+    if (wish->route == NULL) {
+        memcpy(path, request->target.at, request->target.size);
+        path[request->target.size] = '\0';
+    }
+    return fl_verify(door, request, scope, signature, (size_t)(header.at + header.size - signature),
+                     wish->route != NULL ? wish->route : &stranger) != NULL;
 }
 
 static enum fl_verdict run(struct fl_door *door, struct fl_http *http,
-                           const struct fl_request *request)
+                           const struct fl_request *request, const char *whole)
 {
-    const struct fl_route *route = authenticate(door, request);
-    if (route == NULL)
+    struct wish wish;
+    if (!authenticate(door, request, &wish))
         return FL_PYTHON;
-    struct fl_text event = request->body;
-    if (event.size == 0)
-        event = (struct fl_text){"{}", 2};
-    struct fl_call *call = NULL;
-    enum fl_verdict verdict = fl_submit(door, route, http->from, 0, (const unsigned char *)event.at,
-                                        event.size, 0, &call);
-    if (verdict != FL_PYTHON) {
-        http->call = call;
-        http->last_ns = call->admitted_ns;
+    if (wish.route != NULL) {
+        struct fl_text event = request->body;
+        if (event.size == 0)
+            event = (struct fl_text){"{}", 2};
+        struct fl_call *call = NULL;
+        enum fl_verdict verdict = fl_submit(door, wish.route, http->from, 0,
+                                            (const unsigned char *)event.at, event.size, 0, &call);
+        if (verdict != FL_PYTHON) {
+            http->call = call;
+            http->last_ns = call->admitted_ns;
+            return verdict;
+        }
     }
-    return verdict;
+    http->region = wish.region;
+    http->target_at = (size_t)(request->target.at - whole);
+    http->target_size = request->target.size;
+    http->body_at = (size_t)(request->body.at - whole);
+    http->body_size = request->body.size;
+    return FL_VERIFIED;
 }
 
 /* ---- connections ------------------------------------------------------------------------------
@@ -388,8 +434,8 @@ enum fl_verdict fl_http_received(struct fl_door *door, struct fl_http *http, con
         origin->pieces++;
         return FL_HELD;
     }
-    enum fl_verdict verdict = finding == WHOLE ? run(door, http, &request) : FL_PYTHON;
-    if (verdict != FL_PYTHON && http->held > 0)
+    enum fl_verdict verdict = finding == WHOLE ? run(door, http, &request, whole) : FL_PYTHON;
+    if (verdict != FL_PYTHON && verdict != FL_VERIFIED && http->held > 0)
         forget_held(http);
     return verdict;
 }

@@ -6,6 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* They are what the request is made of, the body at its end. */
+static void check_parts(const struct fl_http *http, size_t size)
+{
+    if (http->target_at != 5 || http->target_size == 0 || http->region[0] != 'r' ||
+        http->target_at + http->target_size >= http->body_at ||
+        http->body_at + http->body_size != size)
+        __builtin_trap();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct fl_door *door;
@@ -64,6 +73,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         if (verdict == FL_WAITING)
             end_call(http);
+        else if (verdict == FL_VERIFIED)
+            check_parts(http, held);
         else if (verdict != FL_PYTHON)
             __builtin_trap();
         if (http->held > 0) {

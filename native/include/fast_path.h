@@ -24,13 +24,15 @@
 /* cdef begin */
 
 enum fl_verdict {
-    FL_DONE,    /* nothing is left to do */
-    FL_HELD,    /* the beginning of a request is kept until the rest comes */
-    FL_WAITING, /* done, and a call waits for a worker: see door->pool */
-    FL_PYTHON,  /* not regular: Python takes over */
-    FL_BLOCKED, /* done, but the client's socket took only a part: see door->origin */
-    FL_HANDOVER /* done, and the worker is free for an invocation that waits in Python; door->origin
-                   may be set as well */
+    FL_DONE,     /* nothing is left to do */
+    FL_HELD,     /* the beginning of a request is kept until the rest comes */
+    FL_WAITING,  /* done, and a call waits for a worker: see door->pool */
+    FL_PYTHON,   /* not regular: Python takes over */
+    FL_BLOCKED,  /* done, but the client's socket took only a part: see door->origin */
+    FL_HANDOVER, /* done, and the worker is free for an invocation that waits in Python;
+                    door->origin may be set as well */
+    FL_VERIFIED  /* a plain invocation, read and let through, that no worker here can run at once:
+                    Python takes over from struct fl_http's target and body, not from the bytes */
 };
 
 /* When a call waits rather than setting another worker to work: policy.py explains it. */
@@ -152,6 +154,10 @@ struct fl_http {
     unsigned char *bytes;   /* those; or what the socket did not take of an answer */
     size_t room;
     size_t rest; /* how many bytes it did not take */
+    /* FL_VERIFIED: where they are in what was held and what came, one behind the other. */
+    size_t target_at, target_size;
+    size_t body_at, body_size;
+    const char *region; /* that its signer, or the setting, named; C's */
     int fd;
 };
 
@@ -218,8 +224,8 @@ void fl_call_free(struct fl_call *call);
 struct fl_http *fl_http_new(uint64_t handle, int fd);
 /* The call under way must have been adopted. */
 void fl_http_free(struct fl_http *http);
-/* Bytes of a connection that is idle, or that has bytes here. FL_PYTHON: they, behind what is
- * held here (fl_http_release), are Python's. */
+/* Bytes of a connection that is idle, or that has bytes here. FL_PYTHON and FL_VERIFIED: they,
+ * behind what is held here (fl_http_release), are Python's. */
 enum fl_verdict fl_http_received(struct fl_door *door, struct fl_http *http, const char *data,
                                  size_t size);
 /* Copies what is held into `out` (http->held bytes) and forgets it. */

@@ -20,7 +20,7 @@ TEST(events_that_wait_are_counted)
     let_three_wait();
     CHECK_INT(rig.door->held, 3 * (9 + 2));
     rig.door->held = FL_HELD_BYTES;
-    CHECK_INT(ask(4), FL_PYTHON);
+    CHECK_INT(ask(4), FL_VERIFIED);
     rig.door->held = 3 * (9 + 2);
     for (int i = 0; i < 4; i++)
         CHECK_INT(answer(0), FL_DONE);
@@ -74,6 +74,34 @@ TEST(a_request_may_come_in_four_pieces)
     free(held);
     CHECK_INT(rig.clients[0]->held, 0);
     CHECK_INT(ask(0), FL_DONE);
+    end();
+}
+
+TEST(a_plain_invocation_of_a_stranger_is_pythons_in_parts)
+{
+    begin(1);
+    static const char stranger[] =
+        "POST /2015-03-31/functions/new-1_X/invocations HTTP/1.1\r\nhost:\r\n"
+        "content-length:3\r\n\r\n[1]";
+    static const char target[] = "/2015-03-31/functions/new-1_X/invocations";
+    CHECK_INT(receive(0, stranger, 10), FL_HELD);
+    CHECK_INT(receive(0, stranger + 10, sizeof stranger - 11), FL_VERIFIED);
+    struct fl_http *http = rig.clients[0];
+    CHECK_INT(http->held, 10);
+    CHECK_INT(http->target_size, sizeof target - 1);
+    CHECK(memcmp(stranger + http->target_at, target, sizeof target - 1) == 0);
+    CHECK_INT(http->body_size, 3);
+    CHECK(memcmp(stranger + http->body_at, "[1]", 3) == 0);
+    CHECK(http->region[0] != '\0');
+    char held[10];
+    fl_http_release(http, held);
+    /* A name that is not its own canonical form. */
+    static const char odd[] = "POST /2015-03-31/functions/n.w/invocations HTTP/1.1\r\nhost:\r\n"
+                              "content-length:0\r\n\r\n";
+    CHECK_INT(receive(0, odd, sizeof odd - 1), FL_PYTHON);
+    static const char none[] = "POST /2015-03-31/functions//invocations HTTP/1.1\r\nhost:\r\n"
+                               "content-length:0\r\n\r\n";
+    CHECK_INT(receive(0, none, sizeof none - 1), FL_PYTHON);
     end();
 }
 

@@ -15,7 +15,7 @@ TEST(a_worker_that_is_dead_is_passed_over)
     /* And if there is no other: the request is Python's, and nothing has happened. */
     close(rig.worker_fds[1]);
     rig.worker_fds[1] = -1;
-    CHECK_INT(ask(0), FL_PYTHON);
+    CHECK_INT(ask(0), FL_VERIFIED);
     CHECK(rig.clients[0]->call == NULL);
     CHECK_INT(rig.pool->busy, 0);
     CHECK_INT(rig.pool->idle, 0);
@@ -28,7 +28,7 @@ TEST(a_worker_whose_channel_is_full_runs_nothing_more)
     begin(1);
     while (write(rig.workers[0]->fd, seen, 4096) > 0)
         ;
-    CHECK_INT(ask(0), FL_PYTHON);
+    CHECK_INT(ask(0), FL_VERIFIED);
     CHECK(rig.workers[0]->broken);
     while (read(rig.worker_fds[0], seen, sizeof seen) > 0)
         ;
@@ -56,10 +56,10 @@ TEST(nothing_waits_for_a_handler_that_nobody_knows)
     begin(1);
     rig.pool->service_ns = -1;
     CHECK_INT(ask(0), FL_DONE);
-    CHECK_INT(ask(1), FL_PYTHON);
+    CHECK_INT(ask(1), FL_VERIFIED);
     rig.pool->service_ns = 1000;
     rig.pool->waiting = 10000;
-    CHECK_INT(ask(1), FL_PYTHON);
+    CHECK_INT(ask(1), FL_VERIFIED);
     rig.pool->waiting = 0;
     CHECK(rig.clients[1]->call == NULL);
     end();
@@ -143,7 +143,7 @@ TEST(a_worker_that_is_not_plain_is_pythons)
 {
     begin(1);
     rig.workers[0]->plain = 0;
-    CHECK_INT(ask(0), FL_PYTHON);
+    CHECK_INT(ask(0), FL_VERIFIED);
     CHECK_INT(rig.pool->idle, 1);
     end();
     let_three_wait();
