@@ -1,7 +1,7 @@
 """Composition root: the one file that builds what a process consists of, wires it, starts it and stops it in order.
 
-Three processes share it: `serve` (the supervisor) is called by the command line; `python -m gateway.app control|door FD CONFIG`
-is what the supervisor runs for its children, FD being their socket to it.
+Four kinds of processes share it: `serve` (the supervisor) is called by the command line; `python -m gateway.app
+control|events|door FD CONFIG` is what the supervisor runs for its children, FD being their socket to it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ import uvloop
 
 from gateway import serve as serve_module
 from gateway.control.server import ControlServer
+from gateway.door.event_server import NAME as EVENTS
+from gateway.door.event_server import EventServer
 from gateway.door.server import DoorServer
 from gateway.privileges import drop, installation, keep_reachable
+from gateway.queueing.targets import Credentials, read_credentials
 from gateway.serve import StartError as StartError
 from gateway.settings import MIB, Settings
 from gateway.storage.metadata import StorageError
@@ -62,6 +65,13 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "allow_host_network": arguments.allow_host_network,
         "io_bytes_per_s": arguments.io_rate * MIB,
         "io_operations_per_s": arguments.io_operations,
+        "event_queue_depth": arguments.event_queue_depth,
+        "event_concurrency": arguments.event_concurrency,
+        "event_retry_waits_s": arguments.event_retry_waits,
+        "sqs_endpoint": arguments.sqs_endpoint,
+        "sns_endpoint": arguments.sns_endpoint,
+        "destination_credentials": arguments.destination_credentials,
+        "http_destinations": tuple(arguments.http_destination or ()),
     }
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
@@ -71,19 +81,21 @@ def main() -> int:
     role, fd, text = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     config: dict[str, Any] = json.loads(text)
     settings = Settings.from_json(config["settings"])
-    log_lines.set_up(role if role == "control" else f"door-{config['index']}", settings.log_level)
+    log_lines.set_up(f"door-{config['index']}" if role == "door" else role, settings.log_level)
     tls = _read_tls(settings)
     if config["uid"]:
         keep_reachable(installation())
     prepared = _prepare_control(settings) if role == "control" else None
+    credentials = read_credentials(settings.destination_credentials) if role == EVENTS else None
     drop(config["uid"], config["gid"], config["parent"])
     sock = socket.socket(fileno=fd)
     try:
-        uvloop.run(
-            _control(settings, sock, config, *prepared)
-            if prepared is not None
-            else _door(settings, sock, config, tls)
-        )
+        if prepared is not None:
+            uvloop.run(_control(settings, sock, config, *prepared))
+        elif role == EVENTS:
+            uvloop.run(_events(settings, sock, credentials))
+        else:
+            uvloop.run(_door(settings, sock, config, tls))
     except (OSError, StorageError) as error:
         log.error("%s", error)
         return 1
@@ -126,6 +138,12 @@ async def _door(
     )
     await door.start()
     await door.finished()
+
+
+async def _events(settings: Settings, sock: socket.socket, credentials: Credentials | None) -> None:
+    events = EventServer(settings, sock, credentials)
+    await events.start()
+    await events.finished()
 
 
 async def _terminated() -> None:

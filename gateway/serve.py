@@ -39,6 +39,7 @@ log = logging.getLogger("forklight.serve")
 # Control copies and compiles the runtime layer at its very first start, some seconds of an ordinary machine and minutes of a very slow
 # one, which would never start if that were cut off. Everything else is ready in well under a second.
 READY_LIMIT_S = 300.0
+EVENTS_PATIENCE_S = 30.0
 PORT_PATIENCE_S = 1.0
 # sockaddr_un has room for this many bytes and a zero, unix(7).
 MAX_SOCKET_PATH = 107
@@ -165,24 +166,29 @@ class _Server:
     async def _start_doors(
         self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, stop: asyncio.Event
     ) -> None:
-        all_ready: list[asyncio.Event] = []
-        for index in range(self._settings.doors):
+        """Front doors, and the one without ports that keeps and runs asynchronous events."""
+        all_ready: list[tuple[str, asyncio.Event]] = []
+        roles = [("events", "events"), *((f"door-{index}", "door") for index in range(self._settings.doors))]
+        for index, (name, role) in enumerate(roles, -1):
             ready = asyncio.Event()
-            all_ready.append(ready)
-            name = f"door-{index}"
+            all_ready.append((name, ready))
 
             def attach(sock: socket.socket, name: str = name, ready: asyncio.Event = ready) -> None:
                 self._peers[name] = supervisor.add_door(sock, lambda http, grpc: ready.set(), lambda: None)
 
-            door = Child(name, "door", {**self._child_config, "index": index}, loop, attach)
+            door = Child(name, role, {**self._child_config, "index": index}, loop, attach)
             self._doors.append(door)
             self._children.append(door)
             door.start()
-        for index, ready in enumerate(all_ready):
-            if not await _first(stop, ready):
-                if not stop.is_set():
-                    _not_ready(f"door-{index}")
-                return
+        for name, ready in all_ready:
+            # A disk that takes no events is no reason not to run functions.
+            optional = name == "events"
+            if not await _first(stop, ready, EVENTS_PATIENCE_S if optional else READY_LIMIT_S):
+                if stop.is_set():
+                    return
+                if not optional:
+                    _not_ready(name)
+                log.error("asynchronous events are not accepted yet: their process is not ready")
 
     def _open_network(self, network: str, loop: asyncio.AbstractEventLoop) -> None:
         """A function wants this network mode: the first that wants a way out opens it. Raises ValueError."""
@@ -214,10 +220,10 @@ class _Server:
         await _all_gone(self._doors, self._settings.grace_period_s)
 
 
-async def _first(stop: asyncio.Event, ready: asyncio.Event) -> bool:
+async def _first(stop: asyncio.Event, ready: asyncio.Event, limit_s: float = READY_LIMIT_S) -> bool:
     """True when `ready` came before `stop` and before the limit."""
     waits = [asyncio.ensure_future(event.wait()) for event in (stop, ready)]
-    await asyncio.wait(waits, timeout=READY_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     return ready.is_set() and not stop.is_set()

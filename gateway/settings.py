@@ -81,6 +81,27 @@ class Settings:
     # How long making a function's snapshot may take (its module code runs in it) before it counts as failed.
     snapshot_timeout_s: float = 150.0
 
+    # Asynchronous events (InvocationType Event) of one function that may wait; above it they are answered 429.
+    event_queue_depth: int = 100_000
+    # Bytes of all events that wait; above it they are answered 429.
+    event_queue_bytes: int = 8 * 1024 * MIB
+    # Asynchronous events that run at a time; one function gets at most half of them.
+    event_concurrency: int = 64
+    # How long an asynchronous event waits after its function has failed for the first time, for the second.
+    event_retry_waits_s: tuple[float, ...] = (60.0, 120.0)
+    # Shortest and longest pause of an event that there was no room for, and of a destination that does not answer.
+    event_backoff_s: tuple[float, float] = (1.0, 300.0)
+    # How long the status of an event, and its idempotency key, are kept (gRPC InvokeAsync).
+    event_status_retention_s: float = 3600.0
+    # Where destinations and dead-letter targets that are SQS queues and SNS topics are reached: a URL, or "aws" for AWS itself.
+    # None: functions cannot have such targets.
+    sqs_endpoint: str | None = None
+    sns_endpoint: str | None = None
+    # File of credentials for these, in the form of ~/.aws/credentials (section "default"); None: those of the environment.
+    destination_credentials: str | None = None
+    # URLs below which destinations may lie that are HTTP servers (http://10.0.0.5:9000/hooks).
+    http_destinations: tuple[str, ...] = ()
+
     def as_json(self) -> str:
         return json.dumps(asdict(self), default=str)
 
@@ -89,13 +110,26 @@ class Settings:
         """Unknown members are ignored, missing ones have their default. Raises KeyError without a state_dir."""
         document: dict[str, Any] = json.loads(text)
         known = {field.name for field in fields(cls)} - {"state_dir"}
-        chosen = {name: value for name, value in document.items() if name in known}
+        chosen: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in document.items()
+            if name in known
+        }
         return replace(cls(state_dir=Path(document["state_dir"])), **chosen)
 
     @property
     def control_socket(self) -> Path:
         """Unix socket of the control process, for the front doors."""
         return self.state_dir / "run" / "control.sock"
+
+    @property
+    def events_socket(self) -> Path:
+        """Unix socket of the process that keeps asynchronous events, for the front doors."""
+        return self.state_dir / "run" / "events.sock"
+
+    @property
+    def events_database(self) -> Path:
+        return self.state_dir / "events.db"
 
     @property
     def database(self) -> Path:

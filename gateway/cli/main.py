@@ -164,6 +164,22 @@ def _add_serve(commands: Commands) -> None:
         help="an IPv4 network inside that functions with network egress may reach; repeat it")  # fmt: skip
     add("--egress-dns", metavar="ADDR", action="append",
         help="their name server; repeat it (those of the host)")  # fmt: skip
+    add("--event-queue-depth", metavar="N", type=_positive, default=100_000,
+        help="asynchronous events of one function that may wait; more are answered 429 (%(default)s)")  # fmt: skip
+    add("--event-concurrency", metavar="N", type=_positive, default=64,
+        help="asynchronous events that run at a time (%(default)s)")  # fmt: skip
+    add("--event-retry-waits", metavar="S,S", type=_waits, default=(60.0, 120.0),
+        help="seconds before an event that has failed runs again, and again (60,120)")  # fmt: skip
+    add(
+        "--sqs-endpoint",
+        metavar="URL",
+        help="where destinations that are SQS queues are; aws: at AWS (nowhere)",
+    )
+    add("--sns-endpoint", metavar="URL", help="the same for SNS topics")
+    add("--destination-credentials", metavar="FILE",
+        help="credentials for them, in the form of ~/.aws/credentials (those of the environment)")  # fmt: skip
+    add("--http-destination", metavar="URL", action="append",
+        help="destinations may lie below this URL; repeat it (no URL may be one)")  # fmt: skip
     add("--allow-host-network", action="store_true", help="let functions have network host, which is weak")
     add("--io-rate", metavar="MIB", type=_count, default=200,
         help="MiB/s of each disk that a function of 1,769 MB may read, and write as much (%(default)s); 0: no limit")  # fmt: skip
@@ -294,6 +310,10 @@ def _seconds(text: str) -> float:
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds, not negative")
     return value
+
+
+def _waits(text: str) -> tuple[float, ...]:
+    return tuple(_seconds(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

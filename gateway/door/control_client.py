@@ -7,17 +7,15 @@ ever, with backoff; while it is away the door goes on serving what it knows, and
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from gateway.frame_link import FrameLink
 from gateway.model.errors import ApiError, service_unavailable
 from gateway.model.invocation import FunctionView
 
-HEAD = struct.Struct("<II")
 MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
 MAX_BODY = 256 * 1024 * 1024
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -55,6 +53,9 @@ class DirectorySink:
         """One alias is gone."""
         raise NotImplementedError
 
+    def set_event_configs(self, region: str, name: str, configs: dict[str, dict[str, Any]]) -> None:
+        """How a function's asynchronous events are treated, by qualifier. Only who runs such events need know."""
+
     def set_keys(self, keys: dict[str, str]) -> None:
         """All access keys: id -> secret."""
         raise NotImplementedError
@@ -67,12 +68,12 @@ class DirectorySink:
 class ControlClient:
     """Callback style; `api` and `call` have awaitable twins for callers off the hot path."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path | str, door: int = 0) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path | str, door: int | str = 0) -> None:
         self._loop = loop
         self._path = str(path)
         self._door = door
         self._sink: DirectorySink | None = None
-        self._link: _Link | None = None
+        self._link: FrameLink | None = None
         self._attempt = 0
         self._retry: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -95,7 +96,7 @@ class ControlClient:
         if self._connecting is not None:
             self._connecting.cancel()
         if self._link is not None:
-            self._link.transport.close()
+            self._link.close()
 
     @property
     def connected(self) -> bool:
@@ -171,7 +172,7 @@ class ControlClient:
     def send_logs(self, body: bytes) -> bool:
         """Log events, JSON lines.  False: dropped, because control is away or behind."""
         link = self._link
-        if link is None or link.transport.get_write_buffer_size() > LOG_BACKLOG:
+        if link is None or link.unsent > LOG_BACKLOG:
             self.dropped_log_bytes += len(body)
             return False
         link.send({"op": "logs"}, body)
@@ -179,7 +180,7 @@ class ControlClient:
 
     def send_metrics(self, body: bytes) -> None:
         """This door's cumulative figures."""
-        if self._link is not None and self._link.transport.get_write_buffer_size() < LOG_BACKLOG:
+        if self._link is not None and self._link.unsent < LOG_BACKLOG:
             self._link.send({"op": "metrics", "door": self._door}, body)
 
     # ---- connection ----------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class ControlClient:
 
     async def _try_connect(self) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: _Link(self), self._path)
+            await self._loop.create_unix_connection(lambda: FrameLink(self, MAX_HEADER, MAX_BODY), self._path)
         except OSError:
             self._again()
 
@@ -211,12 +212,12 @@ class ControlClient:
         self._attempt += 1
         self._retry = self._loop.call_later(delay, self._connect)
 
-    def opened(self, link: _Link) -> None:
+    def opened(self, link: FrameLink) -> None:
         """Connected: ask for the state."""
         self._link = link
         link.send({"op": "hello", "door": self._door}, b"")
 
-    def lost(self, link: _Link) -> None:
+    def lost(self, link: FrameLink) -> None:
         """Disconnected: nobody will answer what was asked."""
         if self._link is link:
             self._link = None
@@ -225,7 +226,7 @@ class ControlClient:
             answered({}, b"")
         self._again()
 
-    def received(self, header: dict[str, Any], body: bytes) -> None:
+    def received(self, link: FrameLink, header: dict[str, Any], body: bytes) -> None:
         """One frame from control."""
         op = header.get("op")
         if op is None:
@@ -248,6 +249,8 @@ class ControlClient:
             sink.put_alias(header["item"])
         elif op == "alias_deleted":
             sink.remove_alias(header["region"], header["name"], header["alias"])
+        for item in header.get("event_configs", ()):
+            sink.set_event_configs(item["region"], item["name"], item["configs"])
         if "keys" in header:
             sink.set_keys({key["id"]: key["secret"] for key in header["keys"]})
         if "tokens" in header:
@@ -257,48 +260,3 @@ class ControlClient:
         if op == "state":
             self._attempt = 0
             self.synced.set()
-
-
-class _Link(asyncio.Protocol):
-    """One connection: cuts the stream into frames."""
-
-    transport: asyncio.Transport
-
-    def __init__(self, client: ControlClient) -> None:
-        self._client = client
-        self._buffer = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self._client.opened(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._client.lost(self)
-
-    def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= HEAD.size:
-            header_length, body_length = HEAD.unpack_from(buffer, start)
-            if header_length > MAX_HEADER or body_length > MAX_BODY:
-                log.error("control sent a frame of %d + %d bytes", header_length, body_length)
-                self.transport.abort()
-                return
-            end = start + HEAD.size + header_length + body_length
-            if len(buffer) < end:
-                break
-            cut = start + HEAD.size + header_length
-            header = json.loads(bytes(buffer[start + HEAD.size : cut]))
-            body = bytes(buffer[cut:end])
-            start = end
-            self._client.received(header, body)
-        if start:
-            del buffer[:start]
-
-    def send(self, header: dict[str, Any], body: bytes) -> None:
-        """One frame."""
-        head = json.dumps(header, separators=(",", ":")).encode()
-        self.transport.write(HEAD.pack(len(head), len(body)) + head)
-        if body:
-            self.transport.write(body)

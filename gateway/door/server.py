@@ -11,7 +11,6 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
 from typing import Any
 
 from gateway.addresses import Address
@@ -19,6 +18,8 @@ from gateway.admission import places
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import ControlClient, DirectorySink
+from gateway.door.event_line import EventLine
+from gateway.door.polling import until
 from gateway.listening import tls_context
 from gateway.model.invocation import FunctionView
 from gateway.resting_heap import RestingHeap
@@ -32,7 +33,6 @@ from sandbox.client import SupervisorClient
 
 METRICS_EVERY_S = 1.0
 STATE_LIMIT_S = 30.0  # how long control may take to send its state at the start
-_POLL_S = 0.02
 LAST_WRITES_S = 1.0  # for what is still in sockets when everything else is done
 log = logging.getLogger("forklight.door")
 
@@ -74,6 +74,7 @@ class DoorServer(DirectorySink):
         self._loop = loop
         self._finished = asyncio.Event()
         self.control = ControlClient(loop, self._settings.control_socket, self._index)
+        self.events = EventLine(loop, self._settings.events_socket)
         self.directory = Directory()
         self.dispatcher = Dispatcher(loop, self.directory, self.control.send_logs)
         self.dispatcher.on_drain = self._begin_drain
@@ -83,6 +84,7 @@ class DoorServer(DirectorySink):
         self.router = Router(
             self.dispatcher,
             self.control.api,
+            self.events,
             region=self._settings.region,
             auth_required=self._settings.auth == "required",
             ready=self._why_not_ready,
@@ -106,6 +108,7 @@ class DoorServer(DirectorySink):
         )
         self.web = HttpServer(loop, self.router, limits, dispatcher=self.dispatcher)
         self.control.start(self)
+        self.events.start()
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
         async with asyncio.timeout(STATE_LIMIT_S):
             await self.control.synced.wait()
@@ -131,13 +134,14 @@ class DoorServer(DirectorySink):
         began = self._loop.time()
         if self._grpc is not None:
             await self._grpc.stop(grace_s)
-        await _until(lambda: self.dispatcher.unfinished == 0, began + grace_s - self._loop.time())
+        await until(lambda: self.dispatcher.unfinished == 0, began + grace_s - self._loop.time())
         self.dispatcher.give_back_all()
-        await _until(lambda: self.web.open_connections == 0, LAST_WRITES_S)
+        await until(lambda: self.web.open_connections == 0, LAST_WRITES_S)
         self._push()
         await asyncio.sleep(0.05)
         self.web.close()
         self.control.close()
+        self.events.close()
         if self._pulse is not None:
             self._pulse.cancel()
         self._supervisor.close()
@@ -190,9 +194,11 @@ class DoorServer(DirectorySink):
                 "per_peer": min(self._grpc_places, self._settings.connections_per_peer),
             }
             if self._settings.grpc_engine == "native":
-                self._grpc = Http2Server(self.dispatcher, self.control, **common, fast=self.dispatcher)
+                self._grpc = Http2Server(
+                    self.dispatcher, self.control, self.events, **common, fast=self.dispatcher
+                )
             else:
-                self._grpc = GrpcServer(self.dispatcher, self.control, **common)
+                self._grpc = GrpcServer(self.dispatcher, self.control, self.events, **common)
             port = await self._grpc.start()
             self.grpc = str(Address(Address.parse(self._grpc_address, 0).host, port))
 
@@ -241,11 +247,3 @@ class DoorServer(DirectorySink):
             dispatcher.shipper.dropped_bytes + self.control.dropped_log_bytes
         )
         self.control.send_metrics(metrics.as_json())
-
-
-async def _until(done: Callable[[], bool], limit_s: float) -> None:
-    """Poll: both conditions are sums over many parties, and this happens once in a door's life."""
-    for _ in range(max(1, int(limit_s / _POLL_S))):
-        if done():
-            return
-        await asyncio.sleep(_POLL_S)

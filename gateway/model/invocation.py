@@ -34,6 +34,7 @@ class FunctionView:
     state: str  # "Active" | "Pending" | "Failed"
     state_reason: str
     max_concurrency: int | None
+    dead_letters: str | None = None  # ARN: where asynchronous events go that have failed
 
     @classmethod
     def from_json(cls, item: dict[str, Any]) -> FunctionView:
@@ -54,6 +55,7 @@ class FunctionView:
             state=item.get("state") or "Active",
             state_reason=item.get("state_reason") or "",
             max_concurrency=item.get("max_concurrency"),
+            dead_letters=item.get("dead_letters"),
         )
 
 

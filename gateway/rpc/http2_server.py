@@ -19,6 +19,7 @@ from gateway.addresses import Address
 from gateway.admission import Admission
 from gateway.listening import HANDSHAKE_S, Listener, bind_shared, tls_context
 from gateway.rpc import limits
+from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.fast_invoke import AdoptedCall, FastDispatcher, FastInvokes
 from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.http2_call import Call
@@ -72,6 +73,7 @@ class Http2Server:
         self,
         dispatcher: Dispatcher,
         control: ControlCalls,
+        events: Events,
         *,
         address: str,
         region: str,
@@ -89,6 +91,7 @@ class Http2Server:
         self.fast = FastInvokes(fast)
         handlers = InvokeService(dispatcher, region, self.fast.learn_route).handlers()
         handlers |= FunctionService(control, region).handlers()
+        handlers |= EventService(dispatcher.directory, events, region).handlers()
         # By path: the handler, and whether a token is needed.
         self.methods: dict[bytes, tuple[grpc.RpcMethodHandler, bool]] = {
             **{path.encode(): (handler, True) for path, handler in handlers.items()},

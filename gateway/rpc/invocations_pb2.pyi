@@ -1,9 +1,23 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class InvocationStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INVOCATION_STATUS_UNSPECIFIED: _ClassVar[InvocationStatus]
+    INVOCATION_STATUS_WAITING: _ClassVar[InvocationStatus]
+    INVOCATION_STATUS_RUNNING: _ClassVar[InvocationStatus]
+    INVOCATION_STATUS_SUCCEEDED: _ClassVar[InvocationStatus]
+    INVOCATION_STATUS_FAILED: _ClassVar[InvocationStatus]
+INVOCATION_STATUS_UNSPECIFIED: InvocationStatus
+INVOCATION_STATUS_WAITING: InvocationStatus
+INVOCATION_STATUS_RUNNING: InvocationStatus
+INVOCATION_STATUS_SUCCEEDED: InvocationStatus
+INVOCATION_STATUS_FAILED: InvocationStatus
 
 class InvokeRequest(_message.Message):
     __slots__ = ("function", "qualifier", "payload", "client_context", "tenant_id", "log_tail", "idempotency_key")
@@ -82,3 +96,57 @@ class Receipt(_message.Message):
     peak_memory_kib: int
     cold: bool
     def __init__(self, queue_us: _Optional[int] = ..., fork_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., init_us: _Optional[int] = ..., handler_us: _Optional[int] = ..., billed_ms: _Optional[int] = ..., cpu_ns: _Optional[int] = ..., peak_memory_kib: _Optional[int] = ..., cold: _Optional[bool] = ...) -> None: ...
+
+class InvokeAsyncRequest(_message.Message):
+    __slots__ = ("function", "qualifier", "payload", "tenant_id", "idempotency_key")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    QUALIFIER_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    qualifier: str
+    payload: bytes
+    tenant_id: str
+    idempotency_key: str
+    def __init__(self, function: _Optional[str] = ..., qualifier: _Optional[str] = ..., payload: _Optional[bytes] = ..., tenant_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class InvokeAsyncResponse(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class GetInvocationRequest(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class Invocation(_message.Message):
+    __slots__ = ("request_id", "function_arn", "status", "runs", "accepted_ms", "next_run_ms", "ended_ms", "condition", "executed_version", "function_error", "payload", "payload_dropped")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_ARN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_MS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_RUN_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_MS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    function_arn: str
+    status: InvocationStatus
+    runs: int
+    accepted_ms: int
+    next_run_ms: int
+    ended_ms: int
+    condition: str
+    executed_version: str
+    function_error: str
+    payload: bytes
+    payload_dropped: bool
+    def __init__(self, request_id: _Optional[str] = ..., function_arn: _Optional[str] = ..., status: _Optional[_Union[InvocationStatus, str]] = ..., runs: _Optional[int] = ..., accepted_ms: _Optional[int] = ..., next_run_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., condition: _Optional[str] = ..., executed_version: _Optional[str] = ..., function_error: _Optional[str] = ..., payload: _Optional[bytes] = ..., payload_dropped: _Optional[bool] = ...) -> None: ...

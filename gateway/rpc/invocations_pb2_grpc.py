@@ -44,6 +44,16 @@ class InvocationsStub:
                 request_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.SerializeToString,
                 response_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.FromString,
                 _registered_method=True)
+        self.InvokeAsync = channel.unary_unary(
+                '/forklight.v1.Invocations/InvokeAsync',
+                request_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncRequest.SerializeToString,
+                response_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncResponse.FromString,
+                _registered_method=True)
+        self.GetInvocation = channel.unary_unary(
+                '/forklight.v1.Invocations/GetInvocation',
+                request_serializer=gateway_dot_rpc_dot_invocations__pb2.GetInvocationRequest.SerializeToString,
+                response_deserializer=gateway_dot_rpc_dot_invocations__pb2.Invocation.FromString,
+                _registered_method=True)
 
 
 class InvocationsServicer:
@@ -63,6 +73,23 @@ class InvocationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InvokeAsync(self, request, context):
+        """Keeps the event and returns when it is on disk; the function runs later, at least once, whatever is killed meanwhile. A function
+        that fails runs again by the rules of asynchronous invocation (PutFunctionEventInvokeConfig of the Lambda API). The deadline
+        of the call does not limit the invocation. RESOURCE_EXHAUSTED: too many events wait; UNAVAILABLE: it is not known to be on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInvocation(self, request, context):
+        """How an invocation stands that InvokeAsync has accepted. NOT_FOUND: there is none, or it ended more than an hour ago, or its
+        function was deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InvocationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +102,16 @@ def add_InvocationsServicer_to_server(servicer, server):
                     servicer.InvokeStream,
                     request_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.FromString,
                     response_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.SerializeToString,
+            ),
+            'InvokeAsync': grpc.unary_unary_rpc_method_handler(
+                    servicer.InvokeAsync,
+                    request_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncRequest.FromString,
+                    response_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncResponse.SerializeToString,
+            ),
+            'GetInvocation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInvocation,
+                    request_deserializer=gateway_dot_rpc_dot_invocations__pb2.GetInvocationRequest.FromString,
+                    response_serializer=gateway_dot_rpc_dot_invocations__pb2.Invocation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +168,60 @@ class Invocations:
             '/forklight.v1.Invocations/InvokeStream',
             gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.SerializeToString,
             gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InvokeAsync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forklight.v1.Invocations/InvokeAsync',
+            gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncRequest.SerializeToString,
+            gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvocation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/forklight.v1.Invocations/GetInvocation',
+            gateway_dot_rpc_dot_invocations__pb2.GetInvocationRequest.SerializeToString,
+            gateway_dot_rpc_dot_invocations__pb2.Invocation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -16,6 +16,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from gateway.rpc import limits
+from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
 from gateway.rpc.methods import ALL_SERVICES, set_health
@@ -49,6 +50,7 @@ class GrpcServer:
         self,
         dispatcher: Dispatcher,
         control: ControlCalls,
+        events: Events,
         *,
         address: str,
         region: str,
@@ -63,6 +65,7 @@ class GrpcServer:
         self._tls = tls
         methods = InvokeService(dispatcher, region).handlers()
         methods |= FunctionService(control, region).handlers()
+        methods |= EventService(dispatcher.directory, events, region).handlers()
         self._methods = _Methods(methods, BearerTokens(tokens) if tokens is not None else None)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None

@@ -70,13 +70,13 @@ class SqliteMetadata:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise (StorageFull if full else StorageError)(f"{path}: {error.strerror}") from error
-        with _translated():
+        with translated():
             # isolation_level=None: transactions are ours to begin. One thread at a time, but not always the same one.
             self._db = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_LIMIT_S
             )
         try:
-            with _translated():
+            with translated():
                 self._db.create_function("row_checksum", -1, row_checksum, deterministic=True)
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
@@ -98,7 +98,7 @@ class SqliteMetadata:
 
     def verify(self) -> int:
         """How many transactions it has seen. Raises StorageBroken when anything in it is not as it was written."""
-        with _translated():
+        with translated():
             (found,) = self._db.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
                 raise StorageBroken(str(found))
@@ -114,7 +114,7 @@ class SqliteMetadata:
 
     def copy_to(self, path: Path) -> None:
         """A complete database of its own at `path`, which must not exist. Raises StorageError."""
-        with _translated():
+        with translated():
             target = sqlite3.connect(path)
             try:
                 self._db.backup(target)
@@ -123,7 +123,7 @@ class SqliteMetadata:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _translated():
+        with translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -136,7 +136,7 @@ class SqliteMetadata:
                 raise
 
     def functions(self) -> list[Function]:
-        with _translated():
+        with translated():
             tags: dict[tuple[str, str], dict[str, str]] = {}
             for region, name, key, value in self._db.execute("SELECT region, name, key, value FROM tags"):
                 tags.setdefault((region, name), {})[key] = value
@@ -166,7 +166,7 @@ class SqliteMetadata:
 
     def resources(self) -> list[Resource]:
         query = "SELECT region, owner, kind, name, document FROM resources ORDER BY region, owner, kind, name"
-        with _translated():
+        with translated():
             rows = self._db.execute(query).fetchall()
         return [Resource(ResourceId(*row[:4]), json.loads(row[4])) for row in rows]
 
@@ -185,7 +185,7 @@ class SqliteMetadata:
                 )
 
     def access_keys(self) -> list[AccessKey]:
-        with _translated():
+        with translated():
             rows = self._db.execute("SELECT key_id, secret FROM access_keys ORDER BY number").fetchall()
         return [AccessKey(key_id, secret) for key_id, secret in rows]
 
@@ -194,7 +194,7 @@ class SqliteMetadata:
             _put(db, "access_keys", (key.key_id, key.secret), "INSERT")
 
     def tokens(self) -> list[str]:
-        with _translated():
+        with translated():
             return [row[0] for row in self._db.execute("SELECT sha256 FROM tokens ORDER BY sha256")]
 
     def add_token(self, sha256: str) -> None:
@@ -202,7 +202,7 @@ class SqliteMetadata:
             _put(db, "tokens", (sha256,))
 
     def get_setting(self, name: str) -> str | None:
-        with _translated():
+        with translated():
             row = self._db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -245,7 +245,7 @@ _KINDS: dict[int, type[StorageError]] = {
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """SQLite's errors as ours, told apart where the caller does something else about them."""
     try:
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -15,6 +16,7 @@ import orjson
 
 from gateway.model.arn import function_arn, resolve_reference
 from gateway.model.errors import ApiError, constraint_failure, service_unavailable, too_many_requests
+from gateway.model.event import Event, check_event
 from gateway.model.invocation import (
     MAX_REQUEST_BYTES,
     FunctionView,
@@ -57,6 +59,14 @@ class Dispatcher(Protocol):
     def cancel(self, invocation: Invocation) -> None: ...
 
 
+class Events(Protocol):
+    """Keeps asynchronous events (gateway.door.event_line)."""
+
+    def accept(self, event: Event, answer: Callable[[ApiError | str], None]) -> None:
+        """`answer` is called once: the request id when the event is on disk, or why it is not."""
+        ...
+
+
 class InvokeRoute:
     """One request target that names a function to invoke: what can be known before the request is."""
 
@@ -95,10 +105,19 @@ def match_invoke(target: Target) -> InvokeRoute | None:
 class InvokeCall:
     """One Invoke request on its way."""
 
-    __slots__ = ("_dispatcher", "_invocation", "_request", "_request_id", "_trace_id", "_with_receipt")
+    __slots__ = (
+        "_dispatcher",
+        "_events",
+        "_invocation",
+        "_request",
+        "_request_id",
+        "_trace_id",
+        "_with_receipt",
+    )
 
-    def __init__(self, dispatcher: Dispatcher, request: Request, request_id: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, events: Events, request: Request, request_id: str) -> None:
         self._dispatcher = dispatcher
+        self._events = events
         self._request = request
         self._request_id = request_id
         self._trace_id: bytes | None = None
@@ -117,7 +136,7 @@ class InvokeCall:
         if view.isolation == "tenant":
             check_tenant(view, invocation.tenant_id)
         if kind is not None and kind != b"RequestResponse":
-            self._other_kind(kind)
+            self._other_kind(kind, invocation, qualifier)
             return
         self._invocation = invocation
         request.on_abandon = self._abandoned
@@ -152,18 +171,36 @@ class InvokeCall:
             invocation.trace_id = trace.decode("latin-1")
         self._with_receipt = b"x-forklight-receipt" in headers
 
-    def _other_kind(self, kind: bytes) -> None:
+    def _other_kind(self, kind: bytes, invocation: Invocation, qualifier: str | None) -> None:
+        """Raises ApiError."""
         if kind == b"DryRun":
             head = b"x-amzn-RequestId: %b\r\n" % self._request_id.encode()
             self._request.respond(204, head, b"")
             return
         if kind == b"Event":
-            raise ApiError(
-                "InvalidParameterValueException",
-                "Asynchronous invocation (InvocationType Event) is not available on this host yet: an event is "
-                "accepted only when it is stored durably. Use RequestResponse.",
-            )
+            self._keep(invocation, qualifier)
+            return
         raise _not_in(kind, "invocationType", "[Event, RequestResponse, DryRun]")
+
+    def _keep(self, invocation: Invocation, qualifier: str | None) -> None:
+        """An asynchronous invocation: answered when it is on disk. Raises ApiError."""
+        payload = invocation.payload
+        check_event(payload)
+        view = invocation.view
+        event = Event(
+            self._request_id, view.region, view.name, qualifier, view.version, payload,
+            tenant_id=invocation.tenant_id, trace_id=invocation.trace_id,
+        )  # fmt: skip
+        self._events.accept(event, self._kept)
+
+    def _kept(self, answer: ApiError | str) -> None:
+        if isinstance(answer, ApiError):
+            respond_error(self._request, answer, self._request_id)
+            return
+        head = b"x-amzn-RequestId: %b\r\n" % answer.encode()
+        if self._trace_id is not None:
+            head += b"X-Amzn-Trace-Id: %b\r\n" % self._trace_id
+        self._request.respond(202, head, b"")
 
     def _abandoned(self) -> None:
         if self._invocation is not None:

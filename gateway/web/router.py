@@ -15,7 +15,7 @@ from gateway.model.errors import ApiError
 from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.request_id import new_request_id
 from gateway.web.fast_teacher import FastTeacher
-from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, InvokeCall, InvokeRoute, match_invoke
+from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, Events, InvokeCall, InvokeRoute, match_invoke
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
@@ -40,6 +40,7 @@ class Router:
         self,
         dispatcher: Dispatcher,
         control_api: ControlApi,
+        events: Events,
         *,
         region: str,
         auth_required: bool,
@@ -49,6 +50,7 @@ class Router:
         self.verifier = Verifier()
         self._dispatcher = dispatcher
         self._control_api = control_api
+        self._events = events
         self._region = region
         self._auth_required = auth_required
         self._ready = ready  # empty when ready, else why not
@@ -94,13 +96,13 @@ class Router:
         elif b"authorization" in request.headers:
             claimed = self.verifier.identity(request.headers)
             region = claimed.region if claimed is not None else region
-        InvokeCall(self._dispatcher, request, request_id).start(route, region, nonce)
+        InvokeCall(self._dispatcher, self._events, request, request_id).start(route, region, nonce)
         if self._teacher is not None and request.target in self._routes:
             self._teacher.teach(request, route, region, self.verifier if self._auth_required else None)
 
     def resume(self, request: Request, invocation: Invocation) -> None:
         """Answer a request whose invocation the fast path began."""
-        InvokeCall(self._dispatcher, request, invocation.request_id).resume(invocation)
+        InvokeCall(self._dispatcher, self._events, request, invocation.request_id).resume(invocation)
 
     def refuse(self, request: Request, refusal: Refusal) -> None:
         """What HTTP itself, or a limit, does not let through."""

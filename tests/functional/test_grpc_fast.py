@@ -18,6 +18,7 @@ import grpc
 import pytest
 from gateway._native import ffi, lib
 
+from gateway.door.event_line import NoEvents
 from gateway.rpc import invocations_pb2_grpc
 from gateway.rpc.fast_invoke import route_key
 from gateway.rpc.http2_server import Http2Server
@@ -91,7 +92,7 @@ async def fast(
         b.directory.put(view(**options))
         servers = {
             how: Http2Server(
-                b.dispatcher, FakeControl(), address="127.0.0.1:0", region=REGION,
+                b.dispatcher, FakeControl(), NoEvents(), address="127.0.0.1:0", region=REGION,
                 tokens=(lambda: next(iter(tokens))) if auth else None, tls=tls,
                 fast=b.dispatcher if how == "fast" else None,
             )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
 from gateway.model.arn import ACCOUNT_ID
+from gateway.model.errors import ApiError, too_many_requests
+from gateway.model.event import MAX_EVENT_BYTES, Event
 from gateway.model.invocation import Result, ResultKind
 from tests.support.http_door import (
     INVOKE,
@@ -127,7 +131,6 @@ def test_optional_headers_reach_the_invocation() -> None:
         ("X-Amz-Client-Context: " + "A" * 3584, "InvalidRequestContentException"),
         ("X-Amz-Tenant-Id: {}", "ValidationException"),
         ("X-Amz-Invocation-Type: Sometimes", "ValidationException"),
-        ("X-Amz-Invocation-Type: Event", "InvalidParameterValueException"),
         ("X-Amz-Log-Type: All", "ValidationException"),
     ],
 )
@@ -151,6 +154,70 @@ def test_dry_run() -> None:
             assert "content-length" not in answer.headers
             assert (await client.answer()).body == b"2"
             assert len(d.dispatcher.invocations) == 1
+
+    go(test())
+
+
+class Kept:
+    """Answers as the process does that keeps events, when the test says so."""
+
+    def __init__(self) -> None:
+        self.events: asyncio.Queue[tuple[Event, Callable[[ApiError | str], None]]] = asyncio.Queue()
+
+    def accept(self, event: Event, answer: Callable[[ApiError | str], None]) -> None:
+        self.events.put_nowait((event, answer))
+
+
+def test_an_event_is_acknowledged_when_it_is_kept_and_not_before() -> None:
+    async def test() -> None:
+        kept = Kept()
+        async with door(events=kept) as d:
+            client = await d.connect()
+            headers = ("X-Amz-Invocation-Type: Event", "X-Amz-Tenant-Id: t")
+            await client.send(post("echo", b'{"a":1}', *headers, query="?Qualifier=$LATEST"))
+            answered = asyncio.ensure_future(client.answer())
+            event, answer = await kept.events.get()
+            await asyncio.sleep(0.02)
+            assert not answered.done()
+            assert (event.name, event.qualifier, event.version) == ("echo", "$LATEST", "$LATEST")
+            assert (event.payload, event.tenant_id) == (b'{"a":1}', "t")
+            answer(event.request_id)
+            found = await answered
+            assert (found.status, found.body) == (202, b"")
+            assert found.headers["x-amzn-requestid"] == event.request_id
+            assert not d.dispatcher.invocations
+            await client.send(post("echo", b"", "X-Amz-Invocation-Type: Event"))
+            event, answer = await kept.events.get()
+            assert event.payload == b"{}"
+            answer(too_many_requests("FunctionInvocationRateLimitExceeded"))
+            found = await client.answer()
+            assert (found.status, found.headers["x-amzn-errortype"]) == (429, "TooManyRequestsException")
+
+    go(test())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "words"),
+    [
+        (b'{"a":', 400, "InvalidRequestContentException", b"Could not parse request body into json"),
+        (
+            b'"' + b"x" * (MAX_EVENT_BYTES - 1) + b'"',
+            413,
+            "RequestTooLargeException",
+            b"1048577 byte payload",
+        ),
+        (b'"' + b"x" * (MAX_EVENT_BYTES - 2) + b'"', 503, "ServiceException", b"try again"),
+    ],
+)
+def test_events_that_are_refused(body: bytes, status: int, code: str, words: bytes) -> None:
+    """The last one is as large as it may be, and there is nobody who keeps it."""
+
+    async def test() -> None:
+        async with door() as d:
+            answer = await d.ask(post("echo", body, "X-Amz-Invocation-Type: Event"))
+            assert (answer.status, answer.headers["x-amzn-errortype"]) == (status, code)
+            assert words in answer.body
+            assert not d.dispatcher.invocations
 
     go(test())
 

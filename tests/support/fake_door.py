@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.model.arn import LATEST, function_arn, not_found
 from gateway.model.errors import ApiError
+from gateway.model.event import Event
 from gateway.model.invocation import FunctionView, Invocation, Receipt, Result, ResultKind
 
 REGION = "us-east-1"
@@ -94,6 +95,22 @@ def echo(invocation: Invocation) -> Result:
 def failing(invocation: Invocation) -> Result:
     payload = json.dumps({"errorType": "ValueError", "errorMessage": "no"}).encode()
     return Result(ResultKind.FUNCTION_ERROR, payload=payload, executed_version=LATEST, receipt=RECEIPT)
+
+
+class FakeEvents:
+    """Keeps events as `answer` says: their own request ids, or an error. ``statuses`` is what is known of them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.answer: ApiError | str = ""
+        self.statuses: dict[str, tuple[dict[str, Any], bytes]] = {}
+
+    def accept(self, event: Event, answer: Callable[[ApiError | str], None]) -> None:
+        self.events.append(event)
+        asyncio.get_running_loop().call_soon(answer, self.answer or event.request_id)
+
+    async def status(self, request_id: str) -> tuple[dict[str, Any], bytes] | None:
+        return self.statuses.get(request_id)
 
 
 class FakeControl:

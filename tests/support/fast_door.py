@@ -21,6 +21,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from gateway.door.event_line import NoEvents
 from gateway.web.fast_teacher import FastTeacher
 from gateway.web.http1 import Connection
 from gateway.web.http_server import HttpServer, Limits
@@ -200,7 +201,7 @@ async def fast_door(
             b.directory.put(view("g", **options))
             b.directory.put(view("g", **{**options, "region": "eu-north-1"}))
         routers = [
-            Router(b.dispatcher, control, region=REGION, auth_required=auth, teacher=teacher)
+            Router(b.dispatcher, control, NoEvents(), region=REGION, auth_required=auth, teacher=teacher)
             for teacher in (FastTeacher(b.dispatcher), None)
         ]
         for router in routers:

@@ -17,7 +17,16 @@ from gateway.rpc import functions_pb2_grpc, invocations_pb2_grpc
 from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.invocations_pb2 import InvokeRequest
 from gateway.rpc.server import GrpcServer
-from tests.support.fake_door import DIGEST, REGION, TOKEN, FakeControl, FakeDispatcher, echo, failing
+from tests.support.fake_door import (
+    DIGEST,
+    REGION,
+    TOKEN,
+    FakeControl,
+    FakeDispatcher,
+    FakeEvents,
+    echo,
+    failing,
+)
 from tests.support.patience import seconds
 
 T = TypeVar("T")
@@ -53,6 +62,7 @@ class Door:
 
     dispatcher: FakeDispatcher
     control: FakeControl
+    events: FakeEvents
     server: Any
     port: int
     channel: grpc.aio.Channel
@@ -71,7 +81,7 @@ async def door(
     *, auth: bool = True, tls: tuple[bytes, bytes] | None = None, port: int = 0, **options: Any
 ) -> AsyncIterator[Door]:
     """Functions `echo` and `failing` exist; `hanging` answers when the test says so.  ``options`` are the engine's."""
-    dispatcher, control = FakeDispatcher(), FakeControl()
+    dispatcher, control, events = FakeDispatcher(), FakeControl(), FakeEvents()
     dispatcher.add("echo", echo)
     dispatcher.add("failing", failing)
     dispatcher.add("hanging", lambda invocation: None)
@@ -79,6 +89,7 @@ async def door(
     server = ENGINES[_chosen](
         dispatcher,
         control,
+        events,
         address=f"127.0.0.1:{port}",
         region=REGION,
         tokens=(lambda: tokens) if auth else None,
@@ -90,7 +101,7 @@ async def door(
         # A channel pool of its own: no connection is shared with an earlier server on the same port.
         channel_options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{bound}", options=channel_options) as channel:
-            yield Door(dispatcher, control, server, bound, channel)
+            yield Door(dispatcher, control, events, server, bound, channel)
     finally:
         await server.stop(0)
 

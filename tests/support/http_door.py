@@ -15,8 +15,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from gateway.door.event_line import NoEvents
 from gateway.model.invocation import Result, ResultKind
 from gateway.web.http_server import HttpServer, Limits
+from gateway.web.lambda_invoke import Events
 from gateway.web.router import Router
 from tests.support.fake_door import FakeDispatcher
 
@@ -95,7 +97,9 @@ class Door:
 
 
 @asynccontextmanager
-async def door(*, auth: bool = False, limits: Limits | None = None) -> AsyncIterator[Door]:
+async def door(
+    *, auth: bool = False, limits: Limits | None = None, events: Events | None = None
+) -> AsyncIterator[Door]:
     loop = asyncio.get_running_loop()
     dispatcher = FakeDispatcher()
     dispatcher.add("echo", lambda call: Result(ResultKind.OK, call.payload, executed_version="$LATEST"))
@@ -108,7 +112,7 @@ async def door(*, auth: bool = False, limits: Limits | None = None) -> AsyncIter
         done = call[-1]
         loop.call_soon(done, 201, {"Content-Type": "application/json", "X-Extra": "1"}, b'{"from":"control"}')
 
-    router = Router(dispatcher, control, region="us-east-1", auth_required=auth)
+    router = Router(dispatcher, control, events or NoEvents(), region="us-east-1", auth_required=auth)
     router.verifier.set_keys({KEY: SECRET})
     router.set_tokens(frozenset({hashlib.sha256(TOKEN.encode()).hexdigest()}))
     server = HttpServer(loop, router, limits)
