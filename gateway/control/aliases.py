@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from gateway.control import function_rules as rules
 from gateway.control.deployment import Deployment
 from gateway.control.function_locks import FunctionLocks
+from gateway.control.policies import policy_id
 from gateway.control.registry import Family, Registry
+from gateway.control.resources import Resources
 from gateway.model.alias import Alias
 from gateway.model.arn import LATEST, function_arn, not_found
 from gateway.model.errors import ApiError
+from gateway.model.resource import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,11 @@ class AliasChange:
 class Aliases:
     """Operations raise ApiError."""
 
-    def __init__(self, registry: Registry, deployment: Deployment, locks: FunctionLocks) -> None:
+    def __init__(
+        self, registry: Registry, resources: Resources, deployment: Deployment, locks: FunctionLocks
+    ) -> None:
         self._registry = registry
+        self._resources = resources
         self._deployment = deployment
         self._locks = locks
 
@@ -91,13 +97,13 @@ class Aliases:
             alias = family.aliases.get(name)
             if alias is None:
                 return
-            await self._deployment.store(gone=(alias.id,))
+            await self._resources.remove(alias.id, policy_id(region, function, name))
             del family.aliases[name]
             message = {"op": "alias_deleted", "region": region, "name": function, "alias": name}
             await self._deployment.tell(message)
 
     async def _keep(self, family: Family, alias: Alias) -> Alias:
-        await self._deployment.store(alias.resource())
+        await self._resources.commit(Change(resources=(alias.resource(),)))
         family.aliases[alias.name] = alias
         await self._deployment.tell({"op": "alias", "item": alias.message()})
         return alias

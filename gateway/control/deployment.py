@@ -21,7 +21,7 @@ from gateway.control.supervisor_link import Refused, SupervisorLink, SupervisorL
 from gateway.model.alias import ALIAS, Alias
 from gateway.model.arn import LATEST
 from gateway.model.function import Function
-from gateway.model.resource import Change, Resource, ResourceId
+from gateway.model.resource import Change, Resource
 from gateway.settings import Settings
 from gateway.storage.metadata import MetadataStore
 
@@ -146,10 +146,6 @@ class Deployment:
             await self.in_store_thread(self._store.put_function, function)
         entry.become(function)
 
-    async def store(self, *resources: Resource, gone: tuple[ResourceId, ...] = ()) -> None:
-        """Keep a change of resources that no door has to know."""
-        await self.commit(Change(resources=resources, gone=gone))
-
     async def commit(self, change: Change) -> None:
         """Keep a change. Raises ApiError; then nothing has changed."""
         with as_service_errors():
@@ -171,9 +167,8 @@ class Deployment:
             self._let_go(version)
 
     async def remove_version(self, entry: Entry) -> None:
-        """One published version."""
+        """One published version, which the store has forgotten."""
         function = entry.function
-        await self.commit(Change(dropped=((*function.identity, function.version),)))
         self._registry.remove_version(*function.identity, function.version)
         await self._publish(
             {

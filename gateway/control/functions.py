@@ -19,6 +19,7 @@ from gateway.control.deployment import Deployment
 from gateway.control.failures import as_service_errors
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.registry import Entry, Family, Registry
+from gateway.control.resources import Resources
 from gateway.control.versions import Versions, check_code
 from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError
@@ -52,13 +53,19 @@ class Functions:
     """Operations raise ApiError. All but the look-ups wait; changes of one function happen one after the other."""
 
     def __init__(
-        self, registry: Registry, keeper: CodeKeeper, deployment: Deployment, locks: FunctionLocks
+        self,
+        registry: Registry,
+        keeper: CodeKeeper,
+        resources: Resources,
+        deployment: Deployment,
+        locks: FunctionLocks,
     ) -> None:
         self._registry = registry
+        self._resources = resources
         self._keeper = keeper
         self._deployment = deployment
         self._locks = locks
-        self._versions = Versions(registry, deployment)
+        self._versions = Versions(registry, resources, deployment)
 
     def get(self, region: str, name: str, qualifier: str | None = None) -> Entry:
         return self._registry.require(region, name, qualifier)
@@ -190,6 +197,7 @@ class Functions:
                 await self._versions.delete(region, name, qualifier)
             else:
                 await self._deployment.remove(entry)
+                self._resources.function_deleted(region, name)
 
     def _changeable(self, region: str, name: str, revision: str | None) -> Entry:
         entry = self._registry.require(region, name)

@@ -23,7 +23,9 @@ from gateway.control.doors import Doors
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
+from gateway.control.policies import Policies
 from gateway.control.registry import Registry
+from gateway.control.resources import Resources
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.model.errors import ApiError, too_many_requests
 from gateway.model.function import Function
@@ -104,15 +106,19 @@ class ControlServer:
             settings, self._store, self.registry, self._keeper, self._runtime_layer, self._doors.publish
         )
         locks = FunctionLocks()
-        self.functions = Functions(self.registry, self._keeper, self._deployment, locks)
-        self.aliases = Aliases(self.registry, self._deployment, locks)
+        self.resources = Resources(self._deployment)
+        self.functions = Functions(self.registry, self._keeper, self.resources, self._deployment, locks)
+        self.aliases = Aliases(self.registry, self.resources, self._deployment, locks)
+        self.policies = Policies(self.registry, self.resources, locks)
         self._api = self._make_api(self)
         self.link = SupervisorLink(
             self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
         )
         functions = self._store.functions()
         missing = await self._keeper.start(function.code.sha256 for function in functions)
-        await self._deployment.start(self.link, functions, missing, self._store.resources())
+        resources = self._store.resources()
+        self.resources.load(resources)
+        await self._deployment.start(self.link, functions, missing, resources)
         self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())

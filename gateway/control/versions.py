@@ -7,16 +7,20 @@ from dataclasses import replace
 
 from gateway.control import function_rules as rules
 from gateway.control.deployment import Deployment
+from gateway.control.policies import policy_id
 from gateway.control.registry import Entry, Registry
+from gateway.control.resources import Resources
 from gateway.model.errors import ApiError
 from gateway.model.function import Function, settings_of
+from gateway.model.resource import Change
 
 
 class Versions:
     """Every method is called by whoever has the function's lock, and raises ApiError."""
 
-    def __init__(self, registry: Registry, deployment: Deployment) -> None:
+    def __init__(self, registry: Registry, resources: Resources, deployment: Deployment) -> None:
         self._registry = registry
+        self._resources = resources
         self._deployment = deployment
 
     async def publish(self, latest: Entry, description: str | None = None) -> Entry:
@@ -55,6 +59,9 @@ class Versions:
             )
         entry = family.versions.get(version)
         if entry is not None:
+            await self._resources.commit(
+                Change(dropped=((region, name, version),), gone=(policy_id(region, name, version),))
+            )
             await self._deployment.remove_version(entry)
 
 

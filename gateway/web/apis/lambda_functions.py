@@ -12,6 +12,7 @@ from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
+from gateway.web.apis.lambda_policies import PolicyOperations
 from gateway.web.apis.lambda_requests import package_of, wanted
 from gateway.web.apis.lambda_versions import VersionOperations, version_order
 from gateway.web.apis.paging import page
@@ -40,6 +41,7 @@ class LambdaApi:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._handlers: Handlers = {
             **VersionOperations(server).handlers(),
+            **PolicyOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
