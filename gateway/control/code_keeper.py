@@ -17,8 +17,11 @@ from weakref import WeakValueDictionary
 
 from gateway.control.packages import check_zipped_size, unpack
 from gateway.model.errors import ApiError
-from gateway.model.function import Code
+from gateway.model.function import Code, Function
+from gateway.model.layer import tree_name
+from gateway.model.quotas import MAX_UNZIPPED
 from gateway.storage.code import CodeStore
+from gateway.storage.merged_tree import size_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -41,20 +44,32 @@ class CodeKeeper:
     def path(self, code: Code) -> Path:
         return self._store.tree(code.sha256)
 
-    async def start(self, used: Iterable[str]) -> dict[str, str]:
-        """Count `used` (one for each function) and make missing trees anew. Returns sha256 -> why it is unusable."""
+    async def start(self, used: Iterable[str], functions: Iterable[Function]) -> dict[str, str]:
+        """Count `used` and what the functions use, and make missing trees anew. Returns key of a function -> why it is unusable."""
+        functions = list(functions)
+        merged = {tree_name(function.layers) for function in functions if len(function.layers) > 1}
         self._uses.update(used)
+        for function in functions:
+            self._uses.update(packages_of(function))
         await self._run(self._store.remove_leftovers)
         stored = await self._run(self._store.stored)
         now = time.monotonic()
         self._unused_since = {sha256: now for sha256 in stored if not self._uses[sha256]}
         missing: dict[str, str] = {}
-        for sha256 in list(self._uses):
+        for sha256 in self._uses.keys() - merged:
             try:
                 await self._run(self._store.restore, sha256, unpack)
             except (OSError, ApiError) as error:
                 missing[sha256] = str(error)
-        return missing
+        unusable: dict[str, str] = {}
+        for function in functions:
+            try:
+                if gone := [missing[sha256] for sha256 in packages_of(function) if sha256 in missing]:
+                    raise OSError(gone[0])
+                await self._prepare(function)
+            except (OSError, ApiError) as error:
+                unusable[function.key] = str(error)
+        return unusable
 
     async def add(self, package: bytes) -> Code:
         """Store, unpack and count one use, which the caller must `release` or give to a function.
@@ -75,6 +90,41 @@ class CodeKeeper:
     async def package(self, code: Code) -> bytes:
         """The zip as uploaded. Raises OSError."""
         return await self._run(self._store.package, code.sha256)
+
+    async def hold(self, function: Function) -> None:
+        """Count its uses, and have what its layers make together. Raises ApiError, OSError; then nothing is counted."""
+        used = packages_of(function)
+        for sha256 in used:
+            self.use(sha256)
+        try:
+            await self._prepare(function)
+        except BaseException:
+            self.let_go(function)
+            raise
+
+    def let_go(self, function: Function) -> None:
+        """The opposite of `hold`."""
+        for sha256 in packages_of(function):
+            self.release(sha256)
+
+    def layers(self, function: Function) -> list[Path]:
+        """What is mounted at /opt."""
+        return [self._store.tree(tree_name(function.layers))] if function.layers else []
+
+    async def _prepare(self, function: Function) -> None:
+        if not function.layers:
+            return
+        parts = [self._store.tree(layer.code.sha256) for layer in function.layers]
+        name = tree_name(function.layers)
+        async with self._lock(name):
+            await self._run(self._store.merge, name, parts)
+        sizes = await self._run(lambda: [size_of(tree) for tree in (self.path(function.code), *parts)])
+        if sum(sizes) > MAX_UNZIPPED:
+            raise ApiError(
+                "InvalidParameterValueException",
+                f"Function code combined with layers exceeds the maximum allowed size of {MAX_UNZIPPED} bytes. "
+                f"The actual size is {sum(sizes)} bytes.",
+            )
 
     def use(self, sha256: str) -> None:
         self._uses[sha256] += 1
@@ -110,3 +160,9 @@ class CodeKeeper:
     async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+
+def packages_of(function: Function) -> list[str]:
+    """Names of the trees that a function uses; each is one use."""
+    used = [function.code.sha256, *(layer.code.sha256 for layer in function.layers)]
+    return [*used, tree_name(function.layers)] if len(function.layers) > 1 else used

@@ -79,7 +79,7 @@ class Deployment:
         for function in sorted(functions, key=_publication):
             entry = Entry(function, function)
             self._registry.put(entry)
-            why = missing.get(function.code.sha256)
+            why = missing.get(function.key)
             if why is not None:
                 _fail(entry, f"The function's code is missing on this host: {why}", "InternalError")
                 continue
@@ -116,6 +116,12 @@ class Deployment:
             self._deploying[function.key] = None
         try:
             with as_service_errors():
+                await self._keeper.hold(function)
+        except BaseException:
+            self._deploying.pop(function.key, None)
+            raise
+        try:
+            with as_service_errors():
                 await self._define(function)
                 try:
                     together = (function,) if base is None else (function, base)
@@ -125,15 +131,15 @@ class Deployment:
                     raise
         except BaseException:
             self._deploying.pop(function.key, None)
+            self._keeper.let_go(function)
             raise
-        self._keeper.use(function.code.sha256)
         entry = Entry(function, function)
         self._registry.put(entry)
         self._expect_snapshot(entry, fresh=former is None)
         if former is None:
             await self._publish(self._function_message(entry))
             return entry
-        self._keeper.release(former.function.code.sha256)
+        self._keeper.let_go(former.function)
         if entry.in_progress:
             entry.serving = former.serving
         else:
@@ -185,7 +191,7 @@ class Deployment:
         self._forget_timer(entry.function.key)
         for key in {entry.function.key, entry.serving.key}:
             self.link.undefine(key)
-        self._keeper.release(entry.function.code.sha256)
+        self._keeper.let_go(entry.function)
 
     def snapshot_reported(self, message: dict[str, Any]) -> None:
         """{"key", "state": "on"|"off"|"failed", "why", "error"}; about a revision that is gone: ignored."""
@@ -231,8 +237,10 @@ class Deployment:
         self._thread.shutdown(wait=True)
 
     async def _define(self, function: Function) -> None:
-        path = self._keeper.path(function.code)
-        await self.link.define(spec(function, path, self._runtime_layer), self._settings.define_timeout_s)
+        path, layers = self._keeper.path(function.code), self._keeper.layers(function)
+        await self.link.define(
+            spec(function, path, layers, self._runtime_layer), self._settings.define_timeout_s
+        )
 
     def _expect_snapshot(self, entry: Entry, fresh: bool) -> None:
         """`fresh`: no former revision serves meanwhile, so the function is Pending."""

@@ -11,13 +11,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from gateway.control import function_rules as rules
 from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
 from gateway.control.failures import as_service_errors
 from gateway.control.function_locks import FunctionLocks
+from gateway.control.layers import Layers
 from gateway.control.registry import Entry, Family, Registry
 from gateway.control.resources import Resources
 from gateway.control.versions import Versions, check_code
@@ -25,6 +25,7 @@ from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError
 from gateway.model.function import Code, Function, Logging, RunSettings
 from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_TMP_MB
+from gateway.model.times import lambda_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Wanted:
     application_level: str | None = None
     system_level: str | None = None
     tags: dict[str, str] | None = None
+    layers: tuple[str, ...] | None = None
     package: bytes | None = None
     publish: bool = False
 
@@ -57,11 +59,13 @@ class Functions:
         registry: Registry,
         keeper: CodeKeeper,
         resources: Resources,
+        layers: Layers,
         deployment: Deployment,
         locks: FunctionLocks,
     ) -> None:
         self._registry = registry
         self._resources = resources
+        self._layers = layers
         self._keeper = keeper
         self._deployment = deployment
         self._locks = locks
@@ -108,13 +112,14 @@ class Functions:
                 code=Code("", 0),
                 logging=_logging(Logging(f"/aws/lambda/{name}"), wanted),
                 revision=str(uuid.uuid4()),
-                last_modified=_now(),
+                last_modified=lambda_time(),
                 description=wanted.description or "",
                 timeout_s=wanted.timeout_s or DEFAULT_TIMEOUT_S,
                 memory_mb=wanted.memory_mb or DEFAULT_MEMORY_MB,
                 tmp_mb=wanted.tmp_mb or DEFAULT_TMP_MB,
                 environment=wanted.environment,
                 tags=dict(wanted.tags or {}),
+                layers=self._layers.uses(region, wanted.layers or ()),
             )
             async with self._code(wanted.package) as code:
                 entry = await self._deployment.deploy(replace(draft, code=code), None)
@@ -168,6 +173,7 @@ class Functions:
                 tmp_mb=wanted.tmp_mb or old.tmp_mb,
                 environment=old.environment if wanted.environment is None else wanted.environment,
                 logging=_logging(old.logging, wanted),
+                layers=old.layers if wanted.layers is None else self._layers.uses(region, wanted.layers),
             )
             return await self._deployment.deploy(_rebuilt(function), entry)
 
@@ -251,8 +257,4 @@ def _logging(old: Logging, wanted: Wanted) -> Logging:
 def _rebuilt(function: Function) -> Function:
     """Changed: what runs from now on is another build."""
     build = str(uuid.uuid4())
-    return replace(function, revision=build, build=build, last_modified=_now())
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
+    return replace(function, revision=build, build=build, last_modified=lambda_time())

@@ -23,6 +23,7 @@ from gateway.control.doors import Doors
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
+from gateway.control.layers import Layers, packages_of
 from gateway.control.policies import Policies
 from gateway.control.registry import Registry
 from gateway.control.resources import Resources
@@ -107,7 +108,10 @@ class ControlServer:
         )
         locks = FunctionLocks()
         self.resources = Resources(self._deployment)
-        self.functions = Functions(self.registry, self._keeper, self.resources, self._deployment, locks)
+        self.layers = Layers(self.resources, self._keeper, locks)
+        self.functions = Functions(
+            self.registry, self._keeper, self.resources, self.layers, self._deployment, locks
+        )
         self.aliases = Aliases(self.registry, self.resources, self._deployment, locks)
         self.policies = Policies(self.registry, self.resources, locks)
         self._api = self._make_api(self)
@@ -115,9 +119,9 @@ class ControlServer:
             self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
         )
         functions = self._store.functions()
-        missing = await self._keeper.start(function.code.sha256 for function in functions)
         resources = self._store.resources()
         self.resources.load(resources)
+        missing = await self._keeper.start(packages_of(resources), functions)
         await self._deployment.start(self.link, functions, missing, resources)
         self._isolation = await self.link.isolation()
         await self._doors.start()

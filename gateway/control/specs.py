@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,16 @@ class Credential:
 NO_CREDENTIAL = Credential("FORKLIGHTFUNCTION000", "none", "none")
 
 
-def spec(function: Function, code: Path, runtime_layer: Path | None) -> dict[str, Any]:
-    """What the supervisor needs to make workers. `code` and `runtime_layer` are absolute folders."""
+def spec(
+    function: Function, code: Path, layers: Sequence[Path], runtime_layer: Path | None
+) -> dict[str, Any]:
+    """What the supervisor needs to make workers. `code`, `runtime_layer` and the one of `layers` are absolute folders."""
     settings = function.settings
     return {
         "key": function.key,
         "runtime": function.runtime,
         "code": str(code),
-        "layers": [],
+        "layers": [str(layer) for layer in layers],
         "runtime_layer": None if runtime_layer is None else str(runtime_layer),
         "limits": {"memory_mb": function.memory_mb, "tmp_mb": function.tmp_mb, "pids": PIDS},
         "network": settings.network,

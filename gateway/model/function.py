@@ -87,6 +87,14 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerUse:
+    """A layer version that a function has; it keeps it when the layer is deleted."""
+
+    arn: str
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     """Where and how a function's output is kept. Levels apply to the JSON format only."""
 
@@ -124,6 +132,7 @@ class Function:
     build: str = ""
     built_from: str = ""
     published: int = 0
+    layers: tuple[LayerUse, ...] = ()  # a later one's files replace an earlier one's
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -169,6 +178,7 @@ class Function:
             "build": self.build,
             "built_from": self.built_from,
             "published": self.published,
+            "layers": [[layer.arn, layer.code.sha256, layer.code.size] for layer in self.layers],
         }
         if self.version != LATEST:
             document["settings"] = self.tags
@@ -193,6 +203,9 @@ class Function:
             code=Code(sha256, document["code_size"]),
             logging=Logging(**document["logging"]),
             tags=document.get("settings", tags),
+            layers=tuple(
+                LayerUse(arn, Code(digest, size)) for arn, digest, size in document.get("layers", ())
+            ),
             **rest,
         )
 

@@ -1,7 +1,7 @@
 """Deployment packages on disk, named by the SHA-256 of the zip; a function's name is never part of a path.
 
     <state>/packages/<sha256>.zip     as uploaded, served back by GetFunction
-    <state>/code/<sha256>/            unpacked, mounted read-only into workers
+    <state>/code/<sha256>/            unpacked, mounted read-only into workers; also what several layers make together
 
 Both appear whole or not at all: they are made under a name that begins with a dot, flushed, then renamed. What a crash
 leaves under such a name is removed at the next start. All methods block.
@@ -17,10 +17,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.model.function import Code
+from gateway.storage.merged_tree import merge
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Above this many files one flush of the file system is cheaper than one of each file.
@@ -64,6 +65,12 @@ class CodeStore:
         if not self.tree(sha256).is_dir():
             self._make_tree(self.package(sha256), self.tree(sha256), unpack)
 
+    def merge(self, name: str, parts: Sequence[Path]) -> None:
+        """Make the tree `name` of other trees, unless it is there. Raises OSError."""
+        tree = self.tree(name)
+        if not tree.is_dir():
+            self._make(tree, lambda temporary: merge(parts, temporary))
+
     def stored(self) -> set[str]:
         """Everything that is on disk, tree or package."""
         names = {entry.name for entry in os.scandir(self._trees)}
@@ -97,11 +104,14 @@ class CodeStore:
         return self._packages / f"{sha256}.zip"
 
     def _make_tree(self, package: bytes, tree: Path, unpack: Unpack) -> None:
+        self._make(tree, lambda temporary: unpack(package, temporary))
+
+    def _make(self, tree: Path, fill: Callable[[Path], None]) -> None:
         temporary = self._temporary(self._trees)
         try:
             temporary.mkdir(mode=0o755)
             temporary.chmod(0o755)  # whatever the umask
-            unpack(package, temporary)
+            fill(temporary)
             flush_tree(temporary)
             try:
                 os.rename(temporary, tree)

@@ -303,7 +303,7 @@ def test_several_failures_are_reported_together(control: ControlHarness) -> None
                                               "upload again.")),
         ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "code from S3 is not implemented yet"),
         ({"Code": {}}, "Please provide a source for function code."),
-        ({"Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:l:1"]}, "layers are not implemented yet"),
+        ({"Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:l:1"]}, "layer:l:1 does not exist."),
         ({"PackageType": "Image"}, "container images are not implemented yet"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Reserved keys used in this request: AWS_REGION"),
         ({"Environment": {"Variables": {"BIG": "x" * 4096}}}, "exceeded the 4KB limit. String measured: {\"BIG\":\"xx"),

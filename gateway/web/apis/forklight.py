@@ -28,11 +28,17 @@ class ForklightApi:
         if segments[:3] == ["forklight", "v1", "workers"] and len(segments) == 4:
             return await self._workers(region, segments[3], request.method)
         known = segments in (["metrics"], ["forklight", "v1", "isolation"], ["forklight", "v1", "runtimes"])
-        is_package = segments[:3] == ["forklight", "v1", "code"] and len(segments) == 5
+        is_package = (
+            segments[:2] == ["forklight", "v1"]
+            and segments[2:3] in (["code"], ["layers"])
+            and len(segments) == 5
+        )
         if not known and not is_package:
             raise ApiError("UnknownOperationException", f"Nothing at {request.path[:200]}")
         if request.method not in ("GET", "HEAD"):
             raise ApiError("MethodNotAllowedException", f"{request.path[:200]} can only be read")
+        if is_package and segments[2] == "layers":
+            return await self._layer(region, segments[3], segments[4])
         if is_package:
             return await self._package(region, segments[3], segments[4])
         if segments == ["metrics"]:
@@ -56,6 +62,12 @@ class ForklightApi:
                 data = await self._server.functions.package(entry.function)
                 return 200, {"Content-Type": "application/zip"}, data
         raise not_found(region, name)
+
+    async def _layer(self, region: str, name: str, file: str) -> Answer:
+        number = file.removesuffix(".zip")
+        layers = self._server.layers
+        version = layers.get(region, name, int(number) if number.isdecimal() and len(number) < 18 else 0)
+        return 200, {"Content-Type": "application/zip"}, await layers.package(version.code)
 
 
 def _json(document: object) -> Answer:

@@ -102,6 +102,8 @@ def _plain(function: Function) -> Document:
         "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_version_arn(function)},
         "LoggingConfig": logging,
     }
+    if function.layers:
+        document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size} for layer in function.layers]
     if function.environment is not None:
         document["Environment"] = {"Variables": function.environment}
     return document

@@ -12,6 +12,7 @@ from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
+from gateway.web.apis.lambda_layers import LayerOperations
 from gateway.web.apis.lambda_policies import PolicyOperations
 from gateway.web.apis.lambda_requests import package_of, wanted
 from gateway.web.apis.lambda_versions import VersionOperations, version_order
@@ -42,6 +43,7 @@ class LambdaApi:
         self._handlers: Handlers = {
             **VersionOperations(server).handlers(),
             **PolicyOperations(server).handlers(),
+            **LayerOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
@@ -179,6 +181,7 @@ class LambdaApi:
 
     async def _account_settings(self, call: Call) -> Params:
         count, size = self._functions.totals(call.region)
+        size += self._server.layers.size(call.region)
         concurrency = self._server.settings.concurrency
         return {
             "AccountLimit": {

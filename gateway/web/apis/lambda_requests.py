@@ -11,7 +11,6 @@ Params = dict[str, Any]
 
 # Members that ask for something this host does not have. Empty values, which SDKs and templates like to send, are fine.
 _NOT_YET = {
-    "Layers": "layers are not implemented yet: put what the function imports into its package",
     "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=egress gives a way to the internet",
     "FileSystemConfigs": "file systems are not implemented",
     "ImageConfig": "container images are not implemented yet",
@@ -52,6 +51,7 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         application_level=logging.get("ApplicationLogLevel"),
         system_level=logging.get("SystemLogLevel"),
         tags=params.get("Tags"),
+        layers=None if params.get("Layers") is None else tuple(params["Layers"]),
         package=package,
         publish=bool(params.get("Publish")),
     )

@@ -13,12 +13,18 @@ from urllib.parse import quote, urlsplit
 from gateway.storage.metadata import AccessKey
 
 PACKAGE_PATH = "/forklight/v1/code"
+LAYER_PATH = "/forklight/v1/layers"
 _VALID_S = 600  # as long as Lambda's own
 
 
 def package_url(key: AccessKey, region: str, base_url: str, name: str, sha256: str) -> str:
     """Where the package of a function can be fetched with GET for ten minutes."""
     return presign(key, region, base_url, f"{PACKAGE_PATH}/{name}/{sha256}.zip", datetime.now(UTC))
+
+
+def layer_url(key: AccessKey, region: str, base_url: str, name: str, number: int) -> str:
+    """The same for a layer version."""
+    return presign(key, region, base_url, f"{LAYER_PATH}/{name}/{number}.zip", datetime.now(UTC))
 
 
 def presign(key: AccessKey, region: str, base_url: str, path: str, now: datetime) -> str:
