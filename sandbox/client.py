@@ -173,7 +173,7 @@ class SupervisorClient:
         waiter(worker)
 
     def _on_close(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for waiter in waiting.values():
+        while self._waiting:  # who is told may cancel what others wait for
+            waiter = self._waiting.pop(next(iter(self._waiting)))
             waiter(Denied("unavailable", "the supervisor is gone", None))
         self._events.lost()

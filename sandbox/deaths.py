@@ -36,6 +36,7 @@ Cause = Literal[
     "door",  # the door that had it died
     "shutdown",
     "setup",  # its sandbox could not be made whole
+    "limits",  # its limits could not be set: it runs within them or not at all
     # by us, in the ordinary course of things: it had no work
     "idle",
     "evicted",
@@ -114,6 +115,7 @@ _TEXTS: dict[str, str] = {
     "door": "killed because its door died",
     "shutdown": "killed because the server stops",
     "setup": "its sandbox could not be made",
+    "limits": "its limits could not be set",
     "idle": "ended because it was idle",
     "evicted": "ended because another function needed its room",
     "memory": "ended because memory is short",

@@ -2,7 +2,7 @@
 
 The kernel keeps that to itself: an exit status says SIGSYS at most, the rest goes to audit. So the filter of a runtime zygote, which
 all that is forked from it inherit, hands such a call to us (SECCOMP_RET_USER_NOTIF) while the caller waits; the supervisor ends it.
-Whatever becomes of us, the call is not made: without a listener the kernel answers ENOSYS. docs/decisions/0010 compares the ways.
+Whatever becomes of us, the call is not made: without a listener the kernel answers ENOSYS. docs/decisions/0012 compares the ways.
 """
 
 from __future__ import annotations

@@ -57,12 +57,20 @@ class Forker:
     def fork_from(self, spec: Spec, parent: FunctionZygote, *, park: bool) -> Worker:
         """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
         leaf = parent.leaves.pop() if parent.leaves else self.new_leaf(spec)
-        return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True), park)
+        try:
+            return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True), park)
+        except OSError:
+            leaf.remove()
+            raise
 
     def new_leaf(self, spec: Spec) -> Leaf:
         """A cgroup for a child of a function zygote. No boost: it has nothing left to initialise."""
         leaf = self.host.new_leaf(f"w{next(self.numbers)}", spec.limits)
-        leaf.attach_fds(inside_zygote=True)
+        try:
+            leaf.attach_fds(inside_zygote=True)
+        except OSError:
+            leaf.remove()
+            raise
         return leaf
 
     def _fork(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from sandbox.function_zygote import LEAVES_AHEAD
 from sandbox.keep_alive import KeepAlive
 from sandbox.peers import DoorPeer
 from sandbox.room import Room
-from sandbox.snapshots import SnapshotEnd, Snapshots
+from sandbox.snapshot_end import SnapshotEnd
+from sandbox.snapshots import Snapshots
 from sandbox.version_pool import LendRequest, SnapshotState, VersionPool
 from sandbox.worker import Worker
 from sandbox.worker_keeper import YOUNG_S, WorkerKeeper
 from sandbox.worker_state import WorkerState
+
+log = logging.getLogger("forklight.sandbox")
 
 # How long a caller at the concurrency limit waits for an idle worker that another door may hold.
 RECALL_WAIT_S = 0.1
@@ -121,9 +125,8 @@ class Lending:
     def initialised(self, door: DoorPeer, worker_id: int) -> None:
         """The door read this worker's READY: its CPU share holds from here on (init runs unthrottled, as on Lambda)."""
         worker = door.workers.get(worker_id)
-        pool = self._pools.get(worker.key) if worker is not None else None
-        if worker is not None and pool is not None:
-            worker.leaf.set_limits(pool.spec.limits)
+        if worker is not None:
+            self._keeper.limit(worker)
         self._keeper.grown_up(worker_id)
         self._grow_on()
 
@@ -138,22 +141,34 @@ class Lending:
     # -- who waits -----------------------------------------------------------------------------------------------
 
     def pump(self, pool: VersionPool) -> None:
-        """Serve who waits from what is free, then start what is missing."""
-        while pool.waiting:
-            worker = pool.take_free(pool.waiting[0].tenant)
-            if worker is None:
-                break
-            self._serve(pool, pool.waiting.popleft(), worker)
-        if pool.waiting:
-            self._grow(pool)
-        elif pool.spares_to_start(self._loop.time()) or (pool.zygote and not pool.zygote.leaves):
+        """Serve who waits from what is free, and start what is missing.
+
+        A worker that is started may be there, or have failed, before that returns, and either leads here again: whoever is here
+        already goes on with it, so that a hundred who wait are not a hundred calls deep.
+        """
+        if pool.pumping or pool.retired:
+            return
+        pool.pumping = True
+        try:
+            while pool.waiting:
+                worker = pool.take_free(pool.waiting[0].tenant)
+                if worker is not None:
+                    if self._keeper.thaw(worker):
+                        self._serve(pool.waiting.popleft(), worker)
+                elif not self._grow(pool):
+                    return
+        finally:
+            pool.pumping = False
+        if pool.spares_to_start(self._loop.time()) or (pool.zygote and not pool.zygote.leaves):
             self._refill_soon(pool)
 
-    def share_room(self) -> None:
-        """A worker has gone: the function that has least gets its room."""
+    def share_room(self, pool: VersionPool | None) -> None:
+        """A worker of this function (None: which is no more) has gone: the function that has least gets its room."""
         neediest = self._room.neediest()
         if neediest is not None:
             self.pump(neediest)
+        if pool is not None and pool is not neediest and pool.waiting and pool.spec.max_workers is not None:
+            self.pump(pool)  # it was its own limit that it waited for
 
     def start_failed(self, pool: VersionPool, error: OSError) -> None:
         """A worker that was asked for will not come."""
@@ -174,37 +189,44 @@ class Lending:
         for door in self.doors:
             door.recall(pool.spec.key, 1 << 20)
 
-    def _serve(self, pool: VersionPool, request: LendRequest, worker: Worker) -> None:
-        self._keeper.thaw(worker)
+    def _serve(self, request: LendRequest, worker: Worker) -> None:
+        door = request.door
         state = worker.state
         kind = {WorkerState.IDLE: "idle", WorkerState.SPARE: "spare"}.get(state, "fork")
         if state is WorkerState.STARTING:
             self._loop.remove_reader(worker.channel_fd)
         # Not the loop's time: that stands still within one turn and counts milliseconds.
         fork_us = int((time.monotonic() - request.asked_at) * 1e6)
-        request.door.lent(request.lend_id, worker, kind, fork_us)
         worker.become(WorkerState.LENT)
-        worker.door = request.door
+        worker.door = door
         worker.tenant = request.tenant
-        request.door.workers[worker.worker_id] = worker
+        door.workers[worker.worker_id] = worker
+        try:
+            door.lent(request.lend_id, worker, kind, state is not WorkerState.STARTING, fork_us)
+        except OSError as error:
+            door.denied(request.lend_id, "unavailable", f"no worker could be handed over: {error}")
+            self._keeper.kill(worker, "released")
         if worker.failure is not None:
             self._keeper.kill(worker, worker.failure.cause, worker.failure.detail)
 
-    def _grow(self, pool: VersionPool) -> None:
+    def _grow(self, pool: VersionPool) -> bool:
+        """Start one more worker for those who wait, unless enough are coming or there may not be another now. Whether it was tried."""
         if pool.snapshot is SnapshotState.NONE:
             self._snapshots.start(pool)
         if pool.snapshot is SnapshotState.STARTING:
-            return  # settled() comes back here
-        missing = len(pool.waiting) - pool.starting
-        for _ in range(missing):
-            if self._keeper.young() + self._keeper.starting >= MAX_YOUNG:
-                self._grow_later()
-                return
-            if not self._room.make(pool, self._loop.time()):
-                self._at_limit(pool)
-                return
-            pool.forked_on_demand = self._loop.time()
-            self._keeper.start(pool)
+            return False  # snapshot_settled comes back here
+        if pool.starting >= len(pool.waiting):
+            return False
+        if self._keeper.young() + self._keeper.starting >= MAX_YOUNG:
+            self._grow_later()
+            return False
+        now = self._loop.time()
+        if not self._room.make(pool, now):
+            self._at_limit(pool)
+            return False
+        pool.forked_on_demand = now
+        self._keeper.start(pool)
+        return True
 
     def _grow_later(self) -> None:
         """Enough is being started: the rest when that is ready. Who waits may be served by somebody else until then."""
@@ -266,8 +288,12 @@ class Lending:
             return
         zygote = pool.zygote
         if zygote is not None and pool.snapshot is SnapshotState.ON:
-            while len(zygote.leaves) < LEAVES_AHEAD:
-                self._keeper.make_leaf_ahead(pool)
+            try:
+                while len(zygote.leaves) < LEAVES_AHEAD:
+                    self._keeper.make_leaf_ahead(pool)
+            except OSError as error:
+                log.warning("nothing is made ahead for %s: %s", pool.spec.key, error)
+                return
         for _ in range(pool.spares_to_start(self._loop.time())):
             if self._room.full():
                 return

@@ -27,7 +27,8 @@ Message = dict[str, object]
 class MessageSocket:
     """One end of the socket pair; owns the socket.
 
-    `on_message(message, fds)` owns the fds it is given. `on_close()` is called once, when the peer is gone.
+    `on_message(message, fds)` owns the fds it is given. `on_close()` is called once, when the peer is gone; never from within `send`,
+    whose caller is in the middle of something.
     A message that is not a JSON object is the peer's fault and closes the connection: peers are trusted processes or a
     function zygote, and neither has a reason to send one. Descriptors that find no room in our table are missing: whoever expects
     some counts them.
@@ -55,7 +56,10 @@ class MessageSocket:
         return self._closed
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send now, or queue when the peer is slow. The fds stay the caller's and may be closed right after."""
+        """Send now, or queue when the peer is slow. The fds stay the caller's and may be closed right after.
+
+        Raises OSError when there is no descriptor free to queue theirs with, ValueError for a message that is too long.
+        """
         if self._closed:
             return
         data = orjson.dumps(message)
@@ -64,7 +68,7 @@ class MessageSocket:
         if not self._backlog and self._try_send(data, fds):
             return
         if not self._closed:
-            self._backlog.append((data, [os.dup(fd) for fd in fds]))
+            self._backlog.append((data, _copies(fds)))
             self._loop.add_writer(self._fd, self._writable)
 
     def close(self) -> None:
@@ -85,7 +89,8 @@ class MessageSocket:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
-            self._lost()
+            self.close()
+            self._loop.call_soon(self._on_close)
         return True
 
     def _writable(self) -> None:
@@ -128,9 +133,14 @@ class MessageSocket:
             self._on_message(message, fds)
 
     def _lost(self) -> None:
-        if not self._closed:
-            self.close()
-            self._on_close()
+        self.close()
+        self._on_close()
+
+
+def text_of(message: Message, name: str, most: int | None = None) -> str:
+    """What a peer that may say anything says there, at most so many characters; "" where it is no text."""
+    value = message.get(name)
+    return value[:most] if isinstance(value, str) else ""
 
 
 def _fds_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -139,6 +149,17 @@ def _fds_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return list(fds)
+
+
+def _copies(fds: Sequence[int]) -> list[int]:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))
+    except OSError:
+        _close_all(copies)
+        raise
+    return copies
 
 
 def _close_all(fds: Sequence[int]) -> None:

@@ -54,7 +54,8 @@ class DoorPeer:
         self.workers: dict[int, Worker] = {}
         self._link = MessageSocket(sock, loop, self._received, self._closed)
 
-    def lent(self, lend_id: int, worker: Worker, kind: str, fork_us: int) -> None:
+    def lent(self, lend_id: int, worker: Worker, kind: str, ready: bool, fork_us: int) -> None:
+        """`ready`: its READY has been read here. Raises OSError: see MessageSocket.send."""
         self._link.send(
             {
                 "op": "lent",
@@ -64,7 +65,7 @@ class DoorPeer:
                 "instance": worker.instance,
                 "born": worker.born,
                 "kind": kind,
-                "ready": worker.ready,
+                "ready": ready,
                 "init_us": worker.init_us,
                 "fork_us": fork_us,
                 "restored": worker.shell is None,
@@ -98,8 +99,9 @@ class DoorPeer:
             self._obey(message)
         except ValueError as error:
             log.error("a front door broke the rules (%s) and is cut off", error)
-            self._link.close()
-            self._closed()
+            if not self._link.closed:  # else it is on its way to _closed already
+                self._link.close()
+                self._closed()
 
     def _obey(self, message: Message) -> None:
         op = message.get("op")

@@ -86,7 +86,7 @@ def kill_children(pidfd: int) -> bool:
         for pid in pids:
             try:
                 pidfds[pid] = os.pidfd_open(pid)
-            except ProcessLookupError:
+            except OSError:  # it has gone, or there is no descriptor free now
                 pass
         # A number may belong to somebody else a moment later: who is still on the list is who the pidfd means.
         still_there = _children_of(parent)

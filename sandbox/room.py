@@ -51,8 +51,9 @@ class Room:
         return list(self._asked.values())
 
     def neediest(self) -> VersionPool | None:
-        """Of the functions that wait for workers the one that has least."""
-        return min(self.wanting(), key=VersionPool.busy, default=None)
+        """Of the functions that wait for workers, and may have another, the one that has least."""
+        may_grow = [pool for pool in self.wanting() if not pool.at_own_limit()]
+        return min(may_grow, key=VersionPool.busy, default=None)
 
     def gives_way(self, pool: VersionPool) -> bool:
         """Whether a worker of this function that has just come free makes room for one of another function."""

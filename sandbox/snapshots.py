@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sandbox.deaths import DIED, Death, Deaths
 from sandbox.errors import SandboxError
@@ -15,11 +14,12 @@ from sandbox.foreign_calls import ForeignCall
 from sandbox.forking import open_trees
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
-from sandbox.messages import Message
+from sandbox.messages import Message, text_of
 from sandbox.processes import kill_children, pid_of, pidfd_kill
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.shells import Shell
+from sandbox.snapshot_end import SnapshotEnd, error_of, log_of
 from sandbox.version_pool import SnapshotState, VersionPool
 from sandbox.zygote import FORK_LIMIT_S, ForkRequest, Zygote
 
@@ -29,18 +29,6 @@ log = logging.getLogger("forklight.sandbox")
 SNAPSHOT_INIT_LIMIT_S = 130.0
 # Workers of one snapshot that its zygote has memory for.
 MAX_CHILDREN = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotEnd:
-    """How an attempt ended: state = on | off | failed. Of a failure the module's own error says more, or how its process died, or
-    neither: then it was not the function's fault."""
-
-    state: str
-    why: str = ""
-    init_log: str = ""
-    error: object = None
-    death: Death | None = None
 
 
 Settled = Callable[[VersionPool, SnapshotEnd], None]
@@ -205,34 +193,37 @@ class Snapshots:
             zygote.zygote.kill()
             return
         if message.get("op") == "init_failed":
-            error = message.get("error")
             zygote.killed_for = Death("init_failed")
-            self._fail(
-                pool,
-                "the module failed to initialise",
-                error if isinstance(error, dict) else None,
-                self._log_of(zygote),
-            )
+            self._fail(pool, "the module failed to initialise", error_of(message), self._log_of(zygote))
         elif message.get("op") == "failed":
-            step, detail = (str(message.get(name, ""))[:100] for name in ("step", "detail"))
+            step, detail = (text_of(message, name, 100) for name in ("step", "detail"))
             self._fail(pool, f"its sandbox was not made: {step} {detail}", None, self._log_of(zygote))
         elif message.get("op") == "ready":
             unforkable = message.get("unforkable")
-            reasons = [str(item)[:100] for item in unforkable[:8]] if isinstance(unforkable, list) else []
-            if reasons:
+            obstacles = unforkable[:8] if isinstance(unforkable, list) else []
+            if obstacles:
+                reasons = [item[:100] if isinstance(item, str) else "?" for item in obstacles]
                 self._refuse(pool, "a fork cannot carry " + ", ".join(reasons), self._log_of(zygote))
             else:
-                children = min(pool.spec.max_workers or MAX_CHILDREN, MAX_CHILDREN)
-                zygote.shell.leaf.set_limits(pool.spec.limits.for_a_zygote(children))
-                zygote.init_us = int((self._loop.time() - zygote.started_at) * 1e6)
-                zygote.initialised()
-                pool.snapshot = SnapshotState.ON
-                pool.snapshot_why = ""
-                self._settled(pool, SnapshotEnd("on", "", self._log_of(zygote)))
+                self._ready(pool, zygote)
         else:
             zygote.killed_for = Death("protocol")
             why = "its process broke the rules of its channel"
             self._fail(pool, why, None, self._log_of(zygote))
+
+    def _ready(self, pool: VersionPool, zygote: FunctionZygote) -> None:
+        children = min(pool.spec.max_workers or MAX_CHILDREN, MAX_CHILDREN)
+        try:
+            zygote.shell.leaf.set_limits(pool.spec.limits.for_a_zygote(children))
+        except OSError as error:
+            zygote.killed_for = Death("limits", str(error))
+            self._fail(pool, f"its limits could not be set: {error}", None, self._log_of(zygote))
+            return
+        zygote.init_us = int((self._loop.time() - zygote.started_at) * 1e6)
+        zygote.initialised()
+        pool.snapshot = SnapshotState.ON
+        pool.snapshot_why = ""
+        self._settled(pool, SnapshotEnd("on", "", self._log_of(zygote)))
 
     def _check_init(self, pool: VersionPool, zygote: FunctionZygote) -> None:
         if pool.zygote is zygote and pool.snapshot is SnapshotState.STARTING:
@@ -299,4 +290,4 @@ class Snapshots:
     def _log_of(self, zygote: FunctionZygote) -> str:
         if not zygote.stopped:
             self._read_log(zygote)
-        return bytes(zygote.init_log).decode("utf-8", "replace")
+        return log_of(zygote.init_log)

@@ -21,7 +21,8 @@ from sandbox.peers import ControlPeer, DoorPeer
 from sandbox.room import Room
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import ShellKind, ShellPool
-from sandbox.snapshots import SnapshotEnd, Snapshots
+from sandbox.snapshot_end import SnapshotEnd
+from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
 from sandbox.starvation import Starvation
 from sandbox.version_pool import ACTIVE_S, SnapshotState, VersionPool
@@ -79,7 +80,7 @@ class Supervisor:
             self._pools.get,
             lambda pool: self._lending.pump(pool),
             lambda pool, error: self._lending.start_failed(pool, error),
-            lambda: self._lending.share_room(),
+            lambda pool: self._lending.share_room(pool),
             self._deaths,
         )
         self._starvation = Starvation(host.ooms, loop, self._keeper, self._snapshots)
@@ -108,7 +109,8 @@ class Supervisor:
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         for pool in self._pools.values():
-            pool.retired = True
+            pool.retired = True  # all of them first: the end of one must not start another
+        for pool in self._pools.values():
             self._snapshots.stop(pool)
         for worker in list(self._keeper.workers.values()):
             self._keeper.kill(worker, "shutdown")
@@ -209,6 +211,7 @@ class Supervisor:
     # -- once a second -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        self._tick_handle = self._loop.call_later(TICK_S, self._tick)  # whatever becomes of this one
         now = self._loop.time()
         for pool in list(self._pools.values()):
             for worker in pool.expired(now, self._idle_timeout):
@@ -227,7 +230,6 @@ class Supervisor:
         self._keeper.reap_strays([*self._zygotes.pidfds(), *self._other_children()])
         if self._control is not None:
             self._control.deaths(self._deaths.take())
-        self._tick_handle = self._loop.call_later(TICK_S, self._tick)
 
     def _shed(self) -> None:
         """Give memory back before anything fails for want of it."""

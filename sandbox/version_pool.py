@@ -62,6 +62,7 @@ class VersionPool:
     forked_on_demand: float = float("-inf")
     failed_spares: int = 0
     retired: bool = False
+    pumping: bool = False  # who waits for its workers is being served: Lending.pump
     active_s: float = ACTIVE_S
     # Of keep_alive.py: how often it was asked for a worker, and the clock when that was last.
     uses: int = 0

@@ -29,6 +29,7 @@ class Worker:
     channel_fd: int
     log_fd: int
     forked_at: float
+    spec: Spec
     state: WorkerState = WorkerState.STARTING
     pidfd: int = -1
     door: DoorPeer | None = None
@@ -39,11 +40,6 @@ class Worker:
     killed_for: Death | None = None
     failure: Death | None = None
     zygote: FunctionZygote | None = None
-    spec: Spec | None = None  # for what is said about its end
-
-    @property
-    def ready(self) -> bool:
-        return self.state is not WorkerState.STARTING
 
     def become(self, state: WorkerState) -> None:
         if state not in TRANSITIONS[self.state]:

@@ -6,6 +6,7 @@ Who gets a worker is decided elsewhere (lending.py, version_pool.py).
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -39,7 +40,8 @@ YOUNG_S = 0.02
 
 class WorkerKeeper:
     """`pool_of(key)` finds the pool of a worker, None once its version is gone. `on_free(pool)`: a worker may have become available,
-    or room for one. `on_failed(pool, error)`: a worker that was asked for will not come. `on_room()`: one has gone."""
+    or room for one. `on_failed(pool, error)`: a worker that was asked for will not come. `on_room(pool)`: one has gone; None: and its
+    version, too. `on_free` and `on_failed` may be called before `start` returns."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class WorkerKeeper:
         pool_of: Callable[[str], VersionPool | None],
         on_free: Callable[[VersionPool], None],
         on_failed: Callable[[VersionPool, OSError], None],
-        on_room: Callable[[], None],
+        on_room: Callable[[VersionPool | None], None],
         deaths: Deaths,
     ) -> None:
         self._loop = loop
@@ -179,41 +181,58 @@ class WorkerKeeper:
         worker.become(WorkerState.SPARE)
         worker.init_us = min(init_us, 1 << 40)
         pool = self._pool_of(worker.key)
-        if pool is not None:
-            worker.leaf.set_limits(pool.spec.limits)
+        if pool is not None and self.limit(worker):
             pool.failed_spares = 0
             self._on_free(pool)
 
+    def limit(self, worker: Worker) -> bool:
+        """From the end of its init on it has its share of CPU time. False: that could not be set, and it is ended, or it ends already."""
+        if worker.state in (WorkerState.DYING, WorkerState.DEAD):
+            return False
+        try:
+            worker.leaf.set_limits(worker.spec.limits)
+        except OSError as error:
+            self.kill(worker, "limits", str(error))
+            return False
+        return True
+
     def freeze(self, worker: Worker) -> None:
-        """If it rests, nothing that it has left behind is to run meanwhile."""
+        """If it rests, nothing that it has left behind is to run meanwhile. It is ended if that cannot be had.
+
+        Its cgroup is there until it is buried, so that it has just died is no reason for a failure, here and in `thaw`."""
         if worker.state is not WorkerState.IDLE:
             return
         try:
             worker.leaf.freeze()
-        except OSError as error:  # it has just died
-            log.debug("worker %d was not frozen: %s", worker.worker_id, error)
+        except OSError as error:
+            self.kill(worker, "limits", str(error))
         else:
             worker.frozen = True
 
-    def thaw(self, worker: Worker) -> None:
-        if not worker.frozen or worker.spec is None:
-            return
+    def thaw(self, worker: Worker) -> bool:
+        """Before somebody gets it. False: it would not have run, and is ended."""
+        if not worker.frozen:
+            return True
         worker.frozen = False
         try:
             worker.leaf.thaw(worker.spec.limits)
-        except OSError as error:  # as above: whoever gets it will see the end of its channel
-            log.debug("worker %d was not thawed: %s", worker.worker_id, error)
+        except OSError as error:
+            self.kill(worker, "limits", str(error))
+            return False
+        return True
 
     def _let_end(self, worker: Worker) -> None:
         """To end takes CPU time, too: hundreds of processes that are all killed would take minutes in a small share of it, and
         longer still if they rested. Nothing of theirs runs any more, so there is no share to keep to."""
-        if worker.spec is None:
-            return
-        self.thaw(worker)
+        thaw, worker.frozen = worker.frozen, False
         try:
+            if thaw:
+                worker.leaf.thaw(worker.spec.limits)
             worker.leaf.set_limits(worker.spec.limits, boost=True)
-        except OSError as error:  # it is empty, and removed
-            log.debug("worker %d ends in its share: %s", worker.worker_id, error)
+        except OSError as error:
+            # What is removed was empty. Else it ends all the same, and only takes longer.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                log.warning("worker %d ends in its share of CPU time: %s", worker.worker_id, error)
 
     def reap_strays(self, others: list[int]) -> None:
         """Function code may fork with CLONE_PARENT, which makes its child ours; unreaped it would keep its sandbox from ending.
@@ -298,7 +317,7 @@ class WorkerKeeper:
         self._let_end(worker)
         if worker.shell is None:
             self._remove_leaf(worker)
-        self._on_room()
+        self._on_room(pool)
 
     def _remove_leaf(self, worker: Worker) -> None:
         # It was the only process in there, mostly: then there is nobody to kill.

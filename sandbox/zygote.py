@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sandbox.errors import SandboxError
-from sandbox.messages import Message, MessageSocket
+from sandbox.messages import Message, MessageSocket, text_of
 from sandbox.processes import ExitStatus, is_child, pidfd_kill, reap
 
 log = logging.getLogger("forklight.sandbox")
@@ -90,7 +90,8 @@ class Zygote:
         self._link.send({"op": "init", "document": document})
 
     def fork(self, request: ForkRequest) -> None:
-        """Ask for a child. The fds of the request are the caller's and may be closed right after."""
+        """Ask for a child. The fds of the request are the caller's and may be closed right after. Raises OSError when there are no
+        descriptors to keep the question with while the zygote is busy; then neither callback comes."""
         if self._gone:  # Not from in here: who is told of a failure may ask for the next fork.
             self._loop.call_soon(request.on_failed, SandboxError(3, "zygote", "the zygote is gone"))
             return
@@ -98,21 +99,23 @@ class Zygote:
         self._pending[self._next_id] = request
         if self._fork_limit_s and self._watch is None:
             self._watch = self._loop.call_later(self._fork_limit_s, self._check_fork, self._next_id)
-        self._link.send(
-            {
-                "op": "fork",
-                "id": self._next_id,
-                "role": request.role,
-                "fds": [name for name, _ in request.fds],
-                "uid": request.uid,
-                "gid": request.gid,
-                "join": list(request.join),
-                "rlimits": dict(request.rlimits),
-                "drop": request.drop,
-                "keep_ids": request.keep_ids,
-            },
-            [fd for _, fd in request.fds],
-        )
+        question = {
+            "op": "fork",
+            "id": self._next_id,
+            "role": request.role,
+            "fds": [name for name, _ in request.fds],
+            "uid": request.uid,
+            "gid": request.gid,
+            "join": list(request.join),
+            "rlimits": dict(request.rlimits),
+            "drop": request.drop,
+            "keep_ids": request.keep_ids,
+        }
+        try:
+            self._link.send(question, [fd for _, fd in request.fds])
+        except OSError:
+            del self._pending[self._next_id]  # it is the caller's failure, who is told now
+            raise
 
     def adopt(self, pidfd: int) -> None:
         """The pidfd of a function zygote arrives after its control socket is in use."""
@@ -155,8 +158,8 @@ class Zygote:
             request.on_failed(
                 SandboxError(
                     _int(message.get("errno")),
-                    str(message.get("step", "fork"))[:64],
-                    str(message.get("detail", ""))[:200],
+                    text_of(message, "step", 64) or "fork",
+                    text_of(message, "detail", 200),
                 )
             )
         elif self._on_message is not None:

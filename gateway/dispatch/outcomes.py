@@ -70,6 +70,7 @@ _ENDED = {
     "operator": ("Sandbox.Killed", "Runtime exited with error: signal: killed (by an operator)"),
     "host_oom": ("Sandbox.Failure", "Runtime exited with error: signal: killed (the host is out of memory)"),
     "shutdown": ("Sandbox.Failure", "Runtime exited with error: signal: killed (the server stops)"),
+    "limits": ("Sandbox.Failure", "Runtime exited with error: signal: killed (its limits could not be set)"),
     "protocol": ("Runtime.ExitError", "Runtime exited without providing a reason (its channel was broken)"),
 }
 

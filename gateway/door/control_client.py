@@ -221,10 +221,10 @@ class ControlClient:
         """Disconnected: nobody will answer what was asked."""
         if self._link is link:
             self._link = None
+        self._again()
         waiting, self._waiting = self._waiting, {}
         for answered in waiting.values():
             answered({}, b"")
-        self._again()
 
     def received(self, link: FrameLink, header: dict[str, Any], body: bytes) -> None:
         """One frame from control."""

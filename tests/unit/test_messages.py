@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
+
+import pytest
 
 from sandbox.messages import Message, MessageSocket
 
@@ -97,4 +100,48 @@ def test_a_peer_that_goes_or_talks_nonsense_is_reported_once() -> None:
     before = fds()
     for words in (None, b"not json", b"[1]"):
         asyncio.run(run(words))
+    assert fds() == before
+
+
+def test_a_peer_that_is_gone_is_never_told_from_within_send() -> None:
+    """Whoever sends is in the middle of something, and is not to find it changed behind its back."""
+
+    async def run() -> None:
+        link, theirs, _, closed = await _pair()
+        theirs.close()
+        link.send({"op": "x"})
+        assert link.closed and not closed.is_set()
+        link.send({"op": "y"})
+        await _until(closed.is_set)
+
+    asyncio.run(run())
+
+
+def test_descriptors_that_cannot_be_kept_leave_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        link, theirs, _, _ = await _pair()
+        while not link._backlog:
+            link.send({"padding": "x" * 50_000})
+        waiting = len(link._backlog)
+        read, write = os.pipe()
+        dup, free = os.dup, [1]
+
+        def scarce(fd: int) -> int:
+            if not free:
+                raise OSError(errno.EMFILE, "no descriptors")
+            free.pop()
+            return dup(fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", scarce)
+            with pytest.raises(OSError, match="no descriptors"):
+                link.send({"op": "x"}, [read, write])
+        assert len(link._backlog) == waiting
+        for fd in (read, write):
+            os.close(fd)
+        link.close()
+        theirs.close()
+
+    before = fds()
+    asyncio.run(run())
     assert fds() == before

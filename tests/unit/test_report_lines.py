@@ -140,6 +140,11 @@ def test_unshipped_logs_are_bounded() -> None:
             "Sandbox.Failure",
             "Runtime exited with error: signal: killed (the server stops)",
         ),
+        (
+            Death("limits", "set a cgroup limit"),
+            "Sandbox.Failure",
+            "Runtime exited with error: signal: killed (its limits could not be set)",
+        ),
         (None, "Runtime.ExitError", "Runtime exited without providing a reason"),
     ],
 )
@@ -156,7 +161,8 @@ def test_deaths(death: Death | None, error_type: str, cause: str) -> None:
 def test_no_two_deaths_are_told_in_the_same_words() -> None:
     deaths = [Death("exit", "1"), Death("exit", "2"), Death("signal", "killed"), Death("signal", "aborted")]
     deaths += [
-        Death(cause, "x") for cause in ("oom", "host_oom", "seccomp", "operator", "protocol", "shutdown")
+        Death(cause, "x")
+        for cause in ("oom", "host_oom", "seccomp", "operator", "protocol", "shutdown", "limits")
     ]
     told = {outcomes.worker_died(ID, death.message())[1] for death in deaths}
     assert len(told) == len(deaths)

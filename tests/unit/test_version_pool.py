@@ -40,6 +40,7 @@ def worker(number: int, state: WorkerState, tenant: str | None = None) -> Worker
         channel_fd=-1,
         log_fd=-1,
         forked_at=0.0,
+        spec=spec(),
         state=state,
         tenant=tenant,
     )

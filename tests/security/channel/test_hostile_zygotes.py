@@ -38,6 +38,13 @@ MODULES = {
     "says it is ready and floods": 'import os\nos.write(3, b\'{"op":"ready"}\')\nwhile True:\n    os.write(3, b\'{"op":"ready"}\')\n',
     "floods with descriptors": "import array, socket\ns = socket.socket(fileno=3)\nwhile True:\n"
     "    s.sendmsg([b'{\"op\":\"x\"}'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0] * 200))])\n",
+    "prints what takes six times its size to tell": "print('\\0' * 65000)\n",
+    "fails with an error too long to tell": 'import os\nos.write(3, b\'{"op":"init_failed","error":{"x":"\''
+    " + b'x' * 150000 + b'\"}}')\nprint('x' * 65000)\n",
+    "fails with an error too deep to tell": 'import os\nos.write(3, b\'{"op":"init_failed","error":{"x":\''
+    " + b'[' * 1000 + b']' * 1000 + b'}}')\n",
+    "gives reasons too deep to tell": 'import os\nos.write(3, b\'{"op":"ready","unforkable":\''
+    " + b'[' * 1000 + b']' * 1000 + b'}')\n",
     "answers a fork that nobody asked for": 'import os\nfor n in range(50):\n    os.write(3, b\'{"op":"forked","id":%d}\' % n)\n',
     "gives a pipe for a child": PATCH + "def other(message, fds):\n    return [os.pipe()[0]]\n",
     "gives an end of file for a child": PATCH

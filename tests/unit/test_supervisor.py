@@ -1,0 +1,44 @@
+"""The supervisor's own clockwork, on a host that makes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sandbox import supervisor as module
+from sandbox.supervisor import Supervisor
+
+
+def test_a_second_that_goes_wrong_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor /proc/meminfo cannot be read; idle workers are still to end when there are some again."""
+    monkeypatch.setattr(module, "TICK_S", 0.001)
+
+    async def run() -> tuple[int, list[Any]]:
+        errors: list[Any] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        host = SimpleNamespace(ooms=None, filters={})
+        supervisor = Supervisor(cast(Any, host), loop, spare_shells=0)
+        looks = 0
+        enough = asyncio.Event()
+
+        def no_descriptors() -> dict[str, int]:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                enough.set()
+            raise OSError(24, "no descriptors")
+
+        monkeypatch.setattr(supervisor._memory, "_read", no_descriptors)
+        supervisor.start()
+        async with asyncio.timeout(20):
+            await enough.wait()
+        await supervisor.stop()
+        return looks, errors
+
+    looks, errors = asyncio.run(run())
+    assert looks >= 3
+    assert {str(error) for error in errors} == {"[Errno 24] no descriptors"}  # and it is said each time
