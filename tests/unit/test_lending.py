@@ -187,7 +187,8 @@ def run(test: Callable[[Office], Coroutine[Any, Any, None]]) -> None:
         async with asyncio.timeout(60):
             await test(office)
             office.close()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what is made ahead may be on its way
+            office.keeper.close()
         assert errors == []
 
     gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 
@@ -13,6 +14,7 @@ from sandbox.messages import Message, MessageSocket
 
 
 def fds() -> set[str]:
+    gc.collect()  # what other tests have left for the collector is not ours
     return set(os.listdir("/proc/self/fd"))
 
 

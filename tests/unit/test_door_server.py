@@ -1,0 +1,31 @@
+"""A door's start and its end, when they fall together."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+
+import uvloop
+
+from gateway.door.server import DoorServer
+from gateway.settings import Settings
+
+
+def test_a_door_that_is_told_to_go_before_it_knows_any_function_goes(tmp_path: Path) -> None:
+    """Control is away, or just starting. The supervisor waited for such a door for as long as for calls that run."""
+
+    async def run() -> float:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        door = DoorServer(Settings(state_dir=tmp_path), ours, http="127.0.0.1:0", grpc=None)
+        theirs.send(b'{"op": "drain"}')
+        began = time.monotonic()
+        async with asyncio.timeout(60):
+            await door.start()
+            await door.finished()
+        theirs.close()
+        assert door.http is None
+        return time.monotonic() - began
+
+    assert uvloop.run(run()) < 20
