@@ -17,6 +17,8 @@ from tests.support.server import Server
 PROBE = '''
 import ctypes, errno, json, os, resource, socket
 
+MOUNT, UNSHARE = {"x86_64": (165, 272), "aarch64": (40, 97)}[os.uname().machine]
+
 def attempt(action):
     """None when it worked, else the name of the error."""
     try:
@@ -57,8 +59,8 @@ def handler(event, context):
         "write": {path: attempt(lambda: open(path + "/x", "w")) for path in ("/", "/var/task", "/usr", "/etc", "/dev", "/proc")},
         "tmp": attempt(lambda: open("/tmp/x", "w").close()),
         "kill_init": attempt(lambda: os.kill(1, 0)),
-        "mount": attempt(lambda: syscall(165, b"none", b"/tmp", b"tmpfs", 0, None)) if os.uname().machine == "x86_64" else "EPERM",
-        "unshare": attempt(lambda: syscall(272, 0x10000000)) if os.uname().machine == "x86_64" else "EPERM",
+        "mount": attempt(lambda: syscall(MOUNT, b"none", b"/tmp", b"tmpfs", 0, None)),
+        "unshare": attempt(lambda: syscall(UNSHARE, 0x10000000)),
         "setuid": attempt(lambda: os.setuid(0)),
         "chroot": attempt(lambda: os.chroot("/tmp")),
         "raw_socket": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)),

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sandbox.limits import Limits
 from sandbox.shells import Shell
 from tests.support import inside
 from tests.support.patience import seconds
+from tests.support.server import forklight_command
 
 pytestmark = [pytest.mark.security, pytest.mark.root("cgroups")]
 
@@ -26,10 +28,18 @@ RATES = Rates(bytes_per_s=16 << 20, operations_per_s=400)
 SMALL, LARGE = Limits(128, 512), Limits(1769, 512)
 
 
+@contextmanager
+def on_a_disk(project_root: Path) -> Iterator[str]:
+    """A folder where the project is: the one for temporary files may be memory."""
+    cache = project_root / ".cache"
+    cache.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        yield folder
+
+
 @pytest.fixture(scope="module")
 def limited(project_root: Path) -> Iterator[Host]:
-    """Its images lie where the project does: the folder for temporary files may be memory."""
-    with tempfile.TemporaryDirectory(dir=project_root / ".cache") as folder:
+    with on_a_disk(project_root) as folder:
         host = Host.prepare(Path(folder) / "run", Path(folder), io_rates=RATES)
         try:
             feature = host.report.features["io"]
@@ -127,7 +137,7 @@ def waits_for_its_disk(shell: Shell) -> bool:
 
 
 def test_without_rates_nothing_is_limited_and_the_report_says_so(project_root: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=project_root / ".cache") as folder:
+    with on_a_disk(project_root) as folder:
         host = Host.prepare(Path(folder) / "run", Path(folder), io_rates=Rates(0, 0))
         try:
             feature = host.report.features["io"]
@@ -138,10 +148,9 @@ def test_without_rates_nothing_is_limited_and_the_report_says_so(project_root: P
             host.close()
 
 
-def test_the_command_line_and_the_report_agree(project_root: Path) -> None:
-    program = str(project_root / ".venv" / "bin" / "forklight")
+def test_the_command_line_and_the_report_agree() -> None:
     refused = subprocess.run(
-        [program, "serve", "--io-rate", "-1"], capture_output=True, text=True, check=False
+        [*forklight_command(), "serve", "--io-rate", "-1"], capture_output=True, text=True, check=False
     )
     assert refused.returncode == 2
     assert "must not be negative" in refused.stderr
