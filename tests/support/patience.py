@@ -1,6 +1,6 @@
 """How long a test waits for something to come true, on a machine of any speed.
 
-`FORKLIGHT_TEST_SLOWNESS` says how many times slower than an ordinary machine this one is: 8 in an emulated guest (tests/vm). Only
+`FORKLIGHT_TEST_SLOWNESS` says how many times slower than an ordinary machine this one is: 4 in an emulated guest (tests/vm). Only
 patience is stretched by it. What a test measures, and what a product promises, is not.
 """
 
