@@ -21,7 +21,9 @@ import uvloop
 
 from gateway.addresses import Address, claim
 from gateway.children import Child
+from gateway.model.target import allowed_url
 from gateway.privileges import service_ids
+from gateway.queueing.targets import AWS, read_credentials
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.telemetry import log_lines
@@ -56,6 +58,7 @@ def serve(settings: Settings) -> int:
     log_lines.set_up("supervisor", settings.log_level)
     _raise_file_limit()
     allowed = _networks(settings)
+    _check_destinations(settings)
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
         http, grpc = _claim(settings.http), _claim(settings.grpc)
@@ -295,6 +298,20 @@ def _networks(settings: Settings) -> list[IPv4Network]:
         return parse_allowed(settings.egress_allow)
     except ValueError as error:
         raise StartError(f"network egress: {error}") from error
+
+
+def _check_destinations(settings: Settings) -> None:
+    """Raises StartError for what the process that tells them could not use."""
+    for name, url in (("sqs-endpoint", settings.sqs_endpoint), ("sns-endpoint", settings.sns_endpoint)):
+        if url and url != AWS and not url.startswith(("http://", "https://")):
+            raise StartError(f"--{name} {url}: neither a URL nor {AWS}")
+    for url in settings.http_destinations:
+        if not allowed_url(url, (url,)):
+            raise StartError(f"--http-destination {url}: not a plain HTTP URL")
+    try:
+        read_credentials(settings.destination_credentials)
+    except (OSError, ValueError) as error:
+        raise StartError(f"--destination-credentials: {error}") from error
 
 
 def _claim(text: str) -> Address:

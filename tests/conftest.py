@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.event_server import EventServer
+from tests.support.event_server import event_server as running_event_server
 from tests.support.leaks import Census, census
 from tests.support.server import Server
 
@@ -67,6 +69,13 @@ def fresh_state_dir() -> Iterator[Path]:
 def server() -> Iterator[Server]:
     """One server for the whole session. A test that kills, restarts or configures it uses `start_server`."""
     with fresh_state_dir() as state_dir, Server.start(state_dir) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def event_server() -> Iterator[EventServer]:
+    """One server for tests of asynchronous events (tests.support.event_server)."""
+    with fresh_state_dir() as state_dir, running_event_server(state_dir) as running:
         yield running
 
 

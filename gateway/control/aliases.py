@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.control import function_rules as rules
 from gateway.control.deployment import Deployment
+from gateway.control.event_invoke_configs import config_id
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.policies import policy_id
 from gateway.control.registry import Family, Registry
@@ -97,7 +98,9 @@ class Aliases:
             alias = family.aliases.get(name)
             if alias is None:
                 return
-            await self._resources.remove(alias.id, policy_id(region, function, name))
+            await self._resources.remove(
+                alias.id, policy_id(region, function, name), config_id(region, function, name)
+            )
             del family.aliases[name]
             message = {"op": "alias_deleted", "region": region, "name": function, "alias": name}
             await self._deployment.tell(message)

@@ -43,7 +43,7 @@ class Deployment:
         runtime_layer: Path | None,
         publish: Publish,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._store = store
         self._registry = registry
         self._keeper = keeper
@@ -239,7 +239,7 @@ class Deployment:
     async def _define(self, function: Function) -> None:
         path, layers = self._keeper.path(function.code), self._keeper.layers(function)
         await self.link.define(
-            spec(function, path, layers, self._runtime_layer), self._settings.define_timeout_s
+            spec(function, path, layers, self._runtime_layer), self.settings.define_timeout_s
         )
 
     def _expect_snapshot(self, entry: Entry, fresh: bool) -> None:
@@ -261,7 +261,7 @@ class Deployment:
             asyncio.get_running_loop().call_soon(self.snapshot_reported, early)
         late = {"key": key, "state": "failed", "why": "the supervisor has not reported in time"}
         self._timers[key] = asyncio.get_running_loop().call_later(
-            self._settings.snapshot_timeout_s, self.snapshot_reported, late
+            self.settings.snapshot_timeout_s, self.snapshot_reported, late
         )
 
     async def _switch(self, entry: Entry, former: Function) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from gateway.control import function_rules as rules
 from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
+from gateway.control.event_targets import check_dead_letters
 from gateway.control.failures import as_service_errors
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.layers import Layers
@@ -49,6 +50,7 @@ class Wanted:
     layers: tuple[str, ...] | None = None
     package: bytes | None = None
     publish: bool = False
+    dead_letters: str | None = None  # "" takes the target away
 
 
 class Functions:
@@ -117,6 +119,7 @@ class Functions:
                 timeout_s=wanted.timeout_s or DEFAULT_TIMEOUT_S,
                 memory_mb=wanted.memory_mb or DEFAULT_MEMORY_MB,
                 tmp_mb=wanted.tmp_mb or DEFAULT_TMP_MB,
+                dead_letters=wanted.dead_letters or None,
                 environment=wanted.environment,
                 tags=dict(wanted.tags or {}),
                 layers=self._layers.uses(region, wanted.layers or ()),
@@ -171,6 +174,7 @@ class Functions:
                 timeout_s=wanted.timeout_s or old.timeout_s,
                 memory_mb=wanted.memory_mb or old.memory_mb,
                 tmp_mb=wanted.tmp_mb or old.tmp_mb,
+                dead_letters=old.dead_letters if wanted.dead_letters is None else wanted.dead_letters or None,
                 environment=old.environment if wanted.environment is None else wanted.environment,
                 logging=_logging(old.logging, wanted),
                 layers=old.layers if wanted.layers is None else self._layers.uses(region, wanted.layers),
@@ -221,6 +225,8 @@ class Functions:
             rules.check_runtime(wanted.runtime, await self._deployment.runtimes())
         rules.check_architectures(wanted.architectures)
         rules.check_environment(wanted.environment or {})
+        if wanted.dead_letters:
+            check_dead_letters(self._deployment.settings, wanted.dead_letters)
         if wanted.tags:
             rules.check_tags(wanted.tags)
             self._check_settings(RunSettings.from_tags(wanted.tags))

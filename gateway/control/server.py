@@ -20,6 +20,7 @@ from gateway.control.aliases import Aliases
 from gateway.control.code_keeper import CodeKeeper
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
+from gateway.control.event_invoke_configs import EventInvokeConfigs
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
@@ -114,6 +115,9 @@ class ControlServer:
         )
         self.aliases = Aliases(self.registry, self.resources, self._deployment, locks)
         self.policies = Policies(self.registry, self.resources, locks)
+        self.event_configs = EventInvokeConfigs(
+            settings, self.registry, self.resources, self._deployment, locks
+        )
         self._api = self._make_api(self)
         self.link = SupervisorLink(
             self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
@@ -159,6 +163,7 @@ class ControlServer:
         return {
             "functions": self._deployment.views(),
             "aliases": [alias.message() for alias in self.registry.every_alias()],
+            "event_configs": self.event_configs.messages(),
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),
         }

@@ -86,4 +86,5 @@ def view(function: Function, state: str, state_reason: str) -> dict[str, Any]:
         "state": state,
         "state_reason": state_reason,
         "max_concurrency": None,
+        "dead_letters": function.dead_letters,
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from gateway.control import function_rules as rules
 from gateway.control.deployment import Deployment
+from gateway.control.event_invoke_configs import config_id
 from gateway.control.policies import policy_id
 from gateway.control.registry import Entry, Registry
 from gateway.control.resources import Resources
@@ -60,7 +61,10 @@ class Versions:
         entry = family.versions.get(version)
         if entry is not None:
             await self._resources.commit(
-                Change(dropped=((region, name, version),), gone=(policy_id(region, name, version),))
+                Change(
+                    dropped=((region, name, version),),
+                    gone=(policy_id(region, name, version), config_id(region, name, version)),
+                )
             )
             await self._deployment.remove_version(entry)
 

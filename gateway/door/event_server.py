@@ -112,6 +112,7 @@ class EventServer(DirectorySink):
 
     def replace_all(self, views: list[FunctionView], aliases: list[dict[str, Any]]) -> None:
         self.directory.replace_all(views, aliases)
+        self.delivery.forget_configs()
         self.delivery.functions_are({(view.region, view.name) for view in views})
 
     def put(self, view: FunctionView) -> None:
@@ -125,12 +126,14 @@ class EventServer(DirectorySink):
 
     def remove_version(self, region: str, name: str, version: str) -> None:
         self.directory.remove_version(region, name, version)
+        self.delivery.forget_config(region, name, version)
 
     def put_alias(self, alias: dict[str, Any]) -> None:
         self.directory.put_alias(alias)
 
     def remove_alias(self, region: str, name: str, alias: str) -> None:
         self.directory.remove_alias(region, name, alias)
+        self.delivery.forget_config(region, name, alias)
 
     def set_keys(self, keys: dict[str, str]) -> None:
         """No request of a client comes here."""

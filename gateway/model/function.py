@@ -133,6 +133,7 @@ class Function:
     built_from: str = ""
     published: int = 0
     layers: tuple[LayerUse, ...] = ()  # a later one's files replace an earlier one's
+    dead_letters: str | None = None  # ARN: where asynchronous events go that have failed
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -179,6 +180,7 @@ class Function:
             "built_from": self.built_from,
             "published": self.published,
             "layers": [[layer.arn, layer.code.sha256, layer.code.size] for layer in self.layers],
+            "dead_letters": self.dead_letters,
         }
         if self.version != LATEST:
             document["settings"] = self.tags
@@ -212,5 +214,5 @@ class Function:
 
 _PLAIN = (
     "runtime", "handler", "role", "last_modified", "description", "timeout_s", "memory_mb", "tmp_mb", "environment",
-    "build", "built_from", "published",
+    "build", "built_from", "published", "dead_letters",
 )  # fmt: skip

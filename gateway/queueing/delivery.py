@@ -191,12 +191,18 @@ class Delivery:
         else:
             self._configs.pop((region, name), None)
 
+    def forget_configs(self) -> None:
+        """All of them: what is true now is about to be said."""
+        self._configs.clear()
+
+    def forget_config(self, region: str, name: str, qualifier: str) -> None:
+        """The version or alias was deleted."""
+        self._configs.get((region, name), {}).pop(qualifier, None)
+
     def functions_are(self, known: set[FunctionId]) -> None:
         """After a (re)connection: functions that are not there any more were deleted meanwhile."""
         for function in [function for function in self.queue.lines if function not in known]:
             self.function_deleted(*function)
-        for function in [function for function in self._configs if function not in known]:
-            del self._configs[function]
 
     def function_deleted(self, region: str, name: str) -> None:
         """Its events go with it. What runs ends where it is."""

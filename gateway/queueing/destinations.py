@@ -10,20 +10,13 @@ import orjson
 from gateway.model.arn import LATEST, function_arn
 from gateway.model.event import Condition, Event
 from gateway.model.invocation import Result, ResultKind
+from gateway.model.target import service_of
 from gateway.queueing.retry_policy import EventConfig
 from gateway.storage.events import Record
 
 ERROR_MESSAGE_BYTES: Final = 1024  # of a dead-letter message's attribute
 # A message that is larger is refused by its target; Lambda leaves out payloads rather than lose the record.
 MAX_MESSAGE: Final = {"sqs": 1024 * 1024, "sns": 256 * 1024, "lambda": 1024 * 1024}
-
-
-def service_of(target: str) -> str:
-    """sqs, sns, lambda or http; else what the ARN says."""
-    if target.startswith(("http://", "https://")):
-        return "http"
-    parts = target.split(":", 3)
-    return parts[2] if len(parts) > 3 and parts[0] == "arn" else ""
 
 
 def records_of(

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from gateway.queueing.destinations import service_of
+from gateway.model.target import service_of
 from gateway.queueing.figures import Figures
 from gateway.storage.events import EventStore, Record, now_ms
 from gateway.storage.metadata import StorageBroken, StorageError

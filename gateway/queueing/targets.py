@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.queueing.destinations import MAX_MESSAGE, service_of
+from gateway.model.target import allowed_url, service_of
+from gateway.queueing.destinations import MAX_MESSAGE
 
 CONNECT_LIMIT_S: Final = 3.0
 READ_LIMIT_S: Final = 10.0
@@ -58,7 +59,8 @@ def read_credentials(path: str | None) -> Credentials | None:
             found["aws_access_key_id"], found["aws_secret_access_key"], found.get("aws_session_token")
         )
     except (configparser.Error, KeyError) as error:
-        raise ValueError(f"credentials of destinations, {path}: {error}") from error
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"{path} has no section [default] with keys: {why}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-def allowed_url(url: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether it lies below one of them. A prefix ends where a path ends: http://a/b allows http://a/b/c, not http://a/bc."""
-    if any(character in url for character in "@\\ \t\r\n") or "/.." in url:
-        return False
-    return any(url == prefix or url.startswith(prefix.rstrip("/") + "/") for prefix in prefixes)
 
 
 def _parts(arn: str) -> tuple[str, str, str]:

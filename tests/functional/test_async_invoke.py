@@ -17,20 +17,16 @@ from botocore.exceptions import ClientError
 
 from gateway.rpc import invocations_pb2 as pb
 from gateway.rpc import invocations_pb2_grpc
-from tests.conftest import fresh_state_dir
 from tests.support.deploy import function, invoke
+from tests.support.event_server import QUEUE_DEPTH, EventServer
 from tests.support.processes import role_of
 from tests.support.server import Server, forklight_command
 from tests.support.witness import SOURCE, counts, runs, until
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with (
-        fresh_state_dir() as folder,
-        Server.start(folder, "--event-retry-waits", "0.2,0.3", "--event-queue-depth", "50") as running,
-    ):
-        yield running
+def server(event_server: EventServer) -> Server:
+    return event_server.server
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +134,14 @@ def test_a_full_queue_is_answered_429(server: Server) -> None:
     client, logs = server.client(), server.client("logs")
     with function(client, SOURCE, Timeout=60) as slow, function(client, SOURCE) as quick:
         accepted, refused = 0, None
-        for number in range(80):
+        for number in range(QUEUE_DEPTH + 40):
             try:
                 send(client, slow, b'{"id": %d, "sleep": 1}' % number)
                 accepted += 1
             except ClientError as error:
                 refused = error.response
                 break
-        assert refused is not None and accepted >= 50
+        assert refused is not None and accepted >= QUEUE_DEPTH
         assert refused["ResponseMetadata"]["HTTPStatusCode"] == 429
         assert refused["Error"]["Code"] == "TooManyRequestsException"
         # Nor does it hold up anybody else.

@@ -106,6 +106,8 @@ def _plain(function: Function) -> Document:
         document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size} for layer in function.layers]
     if function.environment is not None:
         document["Environment"] = {"Variables": function.environment}
+    if function.dead_letters:
+        document["DeadLetterConfig"] = {"TargetArn": function.dead_letters}
     return document
 
 

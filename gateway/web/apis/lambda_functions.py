@@ -12,6 +12,7 @@ from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
+from gateway.web.apis.lambda_event_configs import EventConfigOperations
 from gateway.web.apis.lambda_layers import LayerOperations
 from gateway.web.apis.lambda_policies import PolicyOperations
 from gateway.web.apis.lambda_requests import package_of, wanted
@@ -44,6 +45,7 @@ class LambdaApi:
             **VersionOperations(server).handlers(),
             **PolicyOperations(server).handlers(),
             **LayerOperations(server).handlers(),
+            **EventConfigOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,

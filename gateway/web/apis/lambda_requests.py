@@ -36,6 +36,7 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
     _refuse_what_is_missing(params)
     environment = params.get("Environment")
     logging = params.get("LoggingConfig") or {}
+    dead_letters = params.get("DeadLetterConfig")
     return Wanted(
         runtime=params.get("Runtime"),
         handler=params.get("Handler"),
@@ -44,6 +45,7 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         timeout_s=params.get("Timeout"),
         memory_mb=params.get("MemorySize"),
         tmp_mb=(params.get("EphemeralStorage") or {}).get("Size"),
+        dead_letters=None if dead_letters is None else dead_letters.get("TargetArn") or "",
         environment=None if environment is None else environment.get("Variables") or {},
         architectures=tuple(params.get("Architectures") or ()),
         log_group=logging.get("LogGroup"),
@@ -81,8 +83,6 @@ def _refuse_what_is_missing(params: Params) -> None:
             "SnapStart",
             "not implemented yet: use the tag forklight:snapshot=on",
         )
-    if (params.get("DeadLetterConfig") or {}).get("TargetArn"):
-        raise not_implemented("DeadLetterConfig", "dead-letter queues are not implemented yet")
     if (params.get("TracingConfig") or {}).get("Mode", "PassThrough") != "PassThrough":
         raise not_implemented("TracingConfig", "only Mode PassThrough is implemented")
 

@@ -32,6 +32,8 @@ _DOCUMENTED: dict[str, dict[str, int]] = {
 }
 # Checked against what the host has, with a message of its own (gateway.control.function_rules).
 _UNCHECKED_ENUMS = {"Runtime"}
+# What a member may be besides what Lambda allows it to be.
+_ALSO: dict[str, str] = {"DestinationArn": r"https?://\S+"}
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class _Compiler:
             minimum=found.get("min"),
             maximum=found.get("max"),
             enum=() if name in _UNCHECKED_ENUMS else tuple(found.get("enum", ())),
-            pattern=_compile_pattern(found.get("pattern")),
+            pattern=_compile_pattern(found.get("pattern"), _ALSO.get(name)),
             pattern_text=found.get("pattern", ""),
             required=tuple(found.get("required", ())),
             payload=found.get("payload"),
@@ -162,10 +164,12 @@ class _Compiler:
         return shape
 
 
-def _compile_pattern(text: str | None) -> re.Pattern[str] | None:
+def _compile_pattern(text: str | None, also: str | None = None) -> re.Pattern[str] | None:
     """AWS's patterns are Java's: \\p{L} and its kin become Python's nearest classes."""
     if text is None:
         return None
+    if also is not None:
+        text = f"{text}|{also}"
     if "\\p{" not in text:
         return re.compile(text, re.ASCII)
     return re.compile(
