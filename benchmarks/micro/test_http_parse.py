@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import httptools
 import pytest
@@ -15,6 +14,7 @@ from gateway.admission import Admission
 from gateway.web.http1 import Connection
 from gateway.web.http_server import HttpServer
 from gateway.web.request import Refusal, Request
+from tests.support.http_sink import Sink
 
 REQUEST = Signer("127.0.0.1:8080", "AKID", "secret").invoke("hello", b'{"name": "bench"}')
 
@@ -39,23 +39,6 @@ class Answering:
 
     def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
         return 1 << 20, Refusal(413, "RequestEntityTooLarge", "too large")
-
-
-class Sink(asyncio.Transport):
-    """A transport that throws away what is written."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
-    def is_closing(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
 
 
 @pytest.fixture

@@ -98,6 +98,17 @@ class ControlClient:
         if self._link is not None:
             self._link.close()
 
+    async def synced_before(self, gone: asyncio.Event, limit_s: float) -> bool:
+        """Wait for the state of this host.  False: `gone` was set first, and nothing else will come.  Raises TimeoutError."""
+        waits = [self._loop.create_task(event.wait()) for event in (self.synced, gone)]
+        try:
+            async with asyncio.timeout(limit_s):
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not gone.is_set()
+
     @property
     def connected(self) -> bool:
         """Whether control answers at present."""

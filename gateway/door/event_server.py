@@ -92,8 +92,8 @@ class EventServer(DirectorySink):
         self._acceptor = Acceptor(loop, settings.events_socket, self.delivery)
         self.control.start(self)
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
-        async with asyncio.timeout(STATE_LIMIT_S):
-            await self.control.synced.wait()
+        if not await self.control.synced_before(self._finished, STATE_LIMIT_S):
+            return
         await self._acceptor.start()
         gc.collect()
         gc.freeze()

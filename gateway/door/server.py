@@ -110,7 +110,7 @@ class DoorServer(DirectorySink):
         self.control.start(self)
         self.events.start()
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
-        if not await self._synced():
+        if not await self.control.synced_before(self._finished, STATE_LIMIT_S):
             return
         await self._listen()
         # What lives now lives for ever; a collection that looks through it costs milliseconds of everybody's latency.
@@ -120,19 +120,6 @@ class DoorServer(DirectorySink):
         self._beat()
         self._supervisor.ready(self.http, self.grpc)
         log.info("door %d serves http=%s grpc=%s", self._index, self.http, self.grpc)
-
-    async def _synced(self) -> bool:
-        """Wait for control's state. False: this door was told to go first, and nothing else will come."""
-        synced, gone = (
-            self._loop.create_task(event.wait()) for event in (self.control.synced, self._finished)
-        )
-        try:
-            async with asyncio.timeout(STATE_LIMIT_S):
-                await asyncio.wait((synced, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            synced.cancel()
-            gone.cancel()
-        return not self._finished.is_set()
 
     async def finished(self) -> None:
         """Returns when the door has drained, or has no supervisor any more."""

@@ -20,6 +20,7 @@ from benchmarks.client import Connection
 from sandbox.cgroups import directory_of, hierarchies, own_cgroups
 from tests.support.callers import call, seconds_until_answered, tracebacks
 from tests.support.deploy import ROLE, function, zip_of
+from tests.support.full_disk import fill
 from tests.support.processes import role_of, zygotes_of
 from tests.support.server import Server
 
@@ -46,17 +47,6 @@ def create_until_done(client: Any, name: str) -> float:
         time.sleep(0.05)
     assert not code, code
     return time.monotonic() - began
-
-
-def fill(path: Path) -> None:
-    """Take every byte that is left."""
-    with open(path, "wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while file.write(b"\1" * size) == size:
-                    pass
-            except OSError:
-                continue
 
 
 @pytest.mark.root("a file system of its own for the state directory")

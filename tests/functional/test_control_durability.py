@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.control import ControlHarness
+from tests.support.full_disk import fill
 from tests.support.packages import package
 
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -185,14 +186,3 @@ def test_a_full_disk_is_a_clean_error_and_leaves_nothing(tmp_path: Path) -> None
             assert "result" in control.operation("DeleteFunction", {"FunctionName": "small"})
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Take every byte that is left."""
-    with open(path, "wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 12, 1):
-            try:
-                while file.write(b"\1" * size) == size:
-                    pass
-            except OSError:
-                continue

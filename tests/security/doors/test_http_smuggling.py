@@ -21,6 +21,7 @@ from gateway.web.http1 import Connection
 from gateway.web.http_server import HttpServer
 from gateway.web.request import Refusal, Request
 from tests.support.http_door import go
+from tests.support.http_sink import Sink
 
 BEHIND = b"POST /behind HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nb"
 
@@ -129,39 +130,12 @@ class App:
         return 100_000, Refusal(413, "TooLarge", "")
 
 
-class Transport(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
-    def close(self) -> None:
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-
 async def by_this_door(server: HttpServer, app: App, pieces: list[bytes]) -> Seen:
     app.seen = Seen()
     ticket = Admission(1).enter("")
     assert ticket is not None
     connection = Connection(server, ticket)
-    transport = Transport()
+    transport = Sink()
     connection.connection_made(transport)
     for piece in pieces:
         if not transport.closed:
