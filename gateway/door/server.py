@@ -23,10 +23,12 @@ from gateway.door.polling import until
 from gateway.listening import tls_context
 from gateway.model.invocation import FunctionView
 from gateway.resting_heap import RestingHeap
+from gateway.rpc.http2_engine import Http2Engine
 from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.server import GrpcServer
 from gateway.settings import Settings
 from gateway.web.fast_teacher import FastTeacher
+from gateway.web.http2 import Http2Requests, engine_limits
 from gateway.web.http_server import HttpServer, Limits
 from gateway.web.router import Router
 from sandbox.client import SupervisorClient
@@ -63,6 +65,7 @@ class DoorServer(DirectorySink):
         self._draining = False
         self._drain: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | Http2Server | None = None
+        self._http2: Http2Engine | None = None  # of the HTTP port
         self._pulse: asyncio.TimerHandle | None = None
         self._heap = RestingHeap()
         self.http: str | None = None  # as bound
@@ -132,8 +135,10 @@ class DoorServer(DirectorySink):
         self._draining = True
         self.web.stop_listening()
         began = self._loop.time()
+        stopping = [self._http2.drain(grace_s)] if self._http2 is not None else []
         if self._grpc is not None:
-            await self._grpc.stop(grace_s)
+            stopping.append(self._grpc.stop(grace_s))
+        await asyncio.gather(*stopping)
         await until(lambda: self.dispatcher.unfinished == 0, began + grace_s - self._loop.time())
         self.dispatcher.give_back_all()
         await until(lambda: self.web.open_connections == 0, LAST_WRITES_S)
@@ -180,10 +185,6 @@ class DoorServer(DirectorySink):
     # ---- parts ---------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
-        context = tls_context(self._tls) if self._tls is not None else None
-        if self._http_address is not None:
-            address = Address.parse(self._http_address, 0)
-            self.http = await self.web.listen(address.host, address.port, context=context)
         if self._grpc_address is not None:
             common: dict[str, Any] = {
                 "address": self._grpc_address,
@@ -201,6 +202,23 @@ class DoorServer(DirectorySink):
                 self._grpc = GrpcServer(self.dispatcher, self.control, self.events, **common)
             port = await self._grpc.start()
             self.grpc = str(Address(Address.parse(self._grpc_address, 0).host, port))
+        if self._http_address is not None:
+            await self._listen_http(self._http_address)
+
+    async def _listen_http(self, http: str) -> None:
+        """HTTP/1.1 and HTTP/2 on one port; on that gRPC too, if it is the native engine's."""
+        limits = self.web.limits
+        self._http2 = Http2Engine(
+            self._grpc.services if isinstance(self._grpc, Http2Server) else None,
+            places=limits.connections,
+            web=Http2Requests(self.web),
+            engine_limits=engine_limits(limits),
+        )
+        self._http2.begin()
+        self.web.http2 = self._http2
+        context = tls_context(self._tls, ("h2", "http/1.1")) if self._tls is not None else None
+        address = Address.parse(http, 0)
+        self.http = await self.web.listen(address.host, address.port, context=context)
 
     def _why_not_ready(self) -> str:
         if self._draining:

@@ -64,16 +64,16 @@ class FastDispatcher(Protocol):
 
 
 class FastInvokes:
-    """One per server.  ``dispatcher`` None: there is no fast path, and nothing here has an effect."""
+    """One per door, whatever ports it has.  ``dispatcher`` None: there is no fast path, and nothing here has an effect."""
 
     def __init__(self, dispatcher: FastDispatcher | None) -> None:
         self.dispatcher = dispatcher
-        self._native: Any = None
+        self._natives: list[Any] = []
         self._handles = 0
 
     def begin(self, native: Any, open_to_all: bool) -> None:
-        """The server's engine is there.  ``open_to_all``: no token is needed."""
-        self._native = native
+        """A port's engine is there.  ``open_to_all``: no token is needed."""
+        self._natives.append(native)
         if self.dispatcher is not None:
             lib.fl_h2_set_fast(native, self.dispatcher.fast.door, open_to_all)
 
@@ -92,14 +92,15 @@ class FastInvokes:
     def learn_token(self, header: bytes) -> None:
         """This value of ``authorization`` was accepted."""
         if self.dispatcher is not None:
-            lib.fl_h2_add_token(self._native, header, len(header))
+            for native in self._natives:
+                lib.fl_h2_add_token(native, header, len(header))
 
     def forget_tokens(self) -> None:
-        if self._native is not None:
-            lib.fl_h2_forget_tokens(self._native)
+        for native in self._natives:
+            lib.fl_h2_forget_tokens(native)
 
     def enroll(self, connection: Connection) -> int:
-        """The number by which both this server and the fast path know a connection."""
+        """The number by which both its engine and the fast path know a connection."""
         if self.dispatcher is not None:
             return self.dispatcher.fast.enroll(connection)
         self._handles += 1

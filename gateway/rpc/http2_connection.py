@@ -1,4 +1,4 @@
-"""One connection of the native engine: uvloop's transport on one side, the HTTP/2 of `native/door` on the other.
+"""One HTTP/2 connection: uvloop's transport on one side, the native engine (`native/door`) on the other.
 
 C writes to the socket itself. What the socket does not take goes through the transport, and until that has drained C is told to
 hold back, so nothing overtakes it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import grpc
 
@@ -17,9 +17,10 @@ from gateway.admission import Ticket
 from gateway.model.invocation import Invocation
 from gateway.rpc.fast_invoke import AdoptedCall
 from gateway.rpc.http2_call import Call
+from gateway.rpc.tokens import BearerTokens
 
 if TYPE_CHECKING:
-    from gateway.rpc.http2_server import Http2Server
+    from gateway.rpc.http2_engine import Http2Engine
 
 _BEGAN: Final = lib.FL_H2_BEGAN
 _MESSAGE: Final = lib.FL_H2_MESSAGE
@@ -33,6 +34,62 @@ _CLOSE: Final = lib.FL_H2_CLOSE
 _FAST: Final = lib.FL_H2_POOL | lib.FL_H2_LIMIT
 _received = lib.fl_h2_received
 _Status = grpc.StatusCode
+_NO_HTTP1: Final = b"This port speaks gRPC, on HTTP/2 only. The HTTP API has a port of its own.\n"
+_HTTP1_REFUSAL: Final = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+    b"Connection: close\r\n\r\n%b" % (len(_NO_HTTP1), _NO_HTTP1)
+)
+
+
+class StreamCall(Protocol):
+    """What is asked on one stream, until it is answered."""
+
+    stream: int
+    protected: bool  # the end of the server waits for it
+
+    def received(self, message: bytes | None, compressed: bool, ended: bool) -> None:
+        """A message of the client (a web request: a piece of its body), its end, or both."""
+        ...
+
+    def writable(self) -> None:
+        """The client has taken most of what it was sent."""
+        ...
+
+    def lost(self) -> None:
+        """The client is gone, or has given up."""
+        ...
+
+    def end(self, code: grpc.StatusCode, details: str) -> asyncio.Task[None] | None:
+        """Answer with this status whatever is under way; returns what is still to be awaited."""
+        ...
+
+
+class WebCall(StreamCall, Protocol):
+    """A request that is not gRPC's."""
+
+    def begin(self, head: bytes, refusal: int, ended: bool) -> None:
+        """Its head: name, NUL, value, NUL, ...  ``refusal``: FL_H2_TOO_LARGE, FL_H2_BUSY, or 0.  ``ended``: the rest came too."""
+        ...
+
+
+class Web(Protocol):
+    """Who answers what is not gRPC's."""
+
+    def call(self, connection: Connection, stream: int) -> WebCall:
+        """A request has come."""
+        ...
+
+    def wrote(self, connection: Connection, size: int) -> None:
+        """So many bytes of answers are left for the client to take."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """The connection is gone."""
+        ...
+
+    def look(self) -> None:
+        """Twice a second."""
+        ...
 
 
 class Connection(asyncio.Protocol):
@@ -40,16 +97,17 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, server: Http2Server, ticket: Ticket) -> None:
+    def __init__(self, server: Http2Engine, ticket: Ticket) -> None:
         self.server = server
         self._ticket = ticket
         self.peer = ""
-        self.calls: dict[int, Call | AdoptedCall] = {}  # by stream; those that are not answered yet
+        self.calls: dict[int, StreamCall] = {}  # by stream; those that are not answered yet
         self._h2: Any = None  # None: not connected (any more)
         self._handle = 0
         self._event = server.native.event
         self._turning = False  # a turn is under way: it will see what changes meanwhile
         self._scheduled = False
+        self._answered = 0  # bytes of web requests' answers since the last turn
 
     # ---- transport -----------------------------------------------------------------------------------------
 
@@ -59,21 +117,21 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         tls = transport.get_extra_info("ssl_object")
         self.peer = _peer(transport.get_extra_info("peername"))
-        if sock is not None:
+        if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is None:
             fd = sock.fileno()
             self._transport.set_write_buffer_limits(high=0)
         elif tls.selected_alpn_protocol() != "h2":
-            self._transport.abort()
+            self._transport.write(_HTTP1_REFUSAL)
+            self._transport.close()
             return
         self._handle = self.server.opened(self)
         if self._handle:
             self._h2 = lib.fl_h2_new(self.server.native, self._handle, fd) or None
         if self._h2 is None:
             self._transport.abort()
-            return
-        self.turn()
+        # Our greeting waits for the client's: one that speaks HTTP/1.1 then hears what it understands.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ticket.leave()
@@ -84,6 +142,8 @@ class Connection(asyncio.Protocol):
         h2, self._h2 = self._h2, None
         if h2 is not None:
             lib.fl_h2_free(h2)
+            if self.server.web is not None:
+                self.server.web.closed(self)
 
     def data_received(self, data: bytes) -> None:
         if self._h2 is None:
@@ -92,7 +152,11 @@ class Connection(asyncio.Protocol):
         if needs == 0:
             return
         if needs < 0:
-            self._transport.abort()
+            if b" HTTP/1." in data[:4096].partition(b"\r\n")[0] and not lib.fl_h2_greeted(self._h2):
+                self._transport.write(_HTTP1_REFUSAL)
+                self._transport.close()
+            else:
+                self._transport.abort()
             return
         if needs & _FAST:
             self.server.fast.attend(self._h2, needs)
@@ -124,6 +188,8 @@ class Connection(asyncio.Protocol):
                 while lib.fl_h2_next(self._h2):
                     self._hear()
                 needs = lib.fl_h2_flush(self._h2)
+            if self._answered:
+                self._count_unread()
             if needs & _CLOSE:
                 self._transport.close()
         finally:
@@ -165,6 +231,38 @@ class Connection(asyncio.Protocol):
         if self._h2 is not None:
             lib.fl_h2_finish(self._h2, stream, status, fields, len(fields))
             self._soon()
+
+    def respond(self, stream: int, status: int, fields: bytes, body: bytes) -> None:
+        """All of the answer to a web request; ``fields``: name, NUL, value, NUL, ..."""
+        if self._h2 is not None:
+            lib.fl_h2_respond(self._h2, stream, status, fields, len(fields), body, len(body))
+            self._answered += len(body)
+            self._soon()
+
+    def go_on(self, stream: int) -> None:
+        """The client of a web request waits to be asked for its body."""
+        if self._h2 is not None:
+            lib.fl_h2_continue(self._h2, stream)
+            self._soon()
+
+    def accept(self, stream: int) -> None:
+        """Much may come."""
+        if self._h2 is not None:
+            lib.fl_h2_accept(self._h2, stream)
+            self._soon()
+
+    def forget(self, call: StreamCall) -> None:
+        """It is answered, or over."""
+        self.calls.pop(call.stream, None)
+        self.server.calls.discard(call)
+
+    def unsent(self) -> int:
+        """Bytes of answers to web requests that the client has not taken."""
+        return int(lib.fl_h2_unread(self._h2)) if self._h2 is not None else 0
+
+    def secured_socket(self) -> socket.socket | None:
+        """None: what is unsent is known without asking a socket."""
+        return None
 
     def want(self, stream: int) -> None:
         """One message more."""
@@ -209,15 +307,23 @@ class Connection(asyncio.Protocol):
         if news & _WRITABLE:
             call.writable()
 
-    def _begin(self, event: Any, stream: int) -> Call | AdoptedCall | None:
+    def _begin(self, event: Any, stream: int) -> StreamCall | None:
         server = self.server
-        found = server.methods.get(ffi.unpack(event.path, event.path_size))
+        if event.web:
+            return self._begin_web(event, stream)
+        services = server.services
+        if services is None:
+            self.finish(
+                stream, _Status.UNIMPLEMENTED.value[0], b"grpc-message\0gRPC has its own port here.\0"
+            )
+            return None
+        found = services.methods.get(ffi.unpack(event.path, event.path_size))
         if found is None:
             self.finish(stream, _Status.UNIMPLEMENTED.value[0], b"grpc-message\0There is no such method.\0")
             return None
         method, protected = found
-        if protected and not self._may_call(event):
-            self.finish(stream, _Status.UNAUTHENTICATED.value[0], server.refusal)
+        if protected and not self._may_call(event, services.tokens):
+            self.finish(stream, _Status.UNAUTHENTICATED.value[0], services.refusal)
             return None
         if len(server.calls) >= server.max_calls:
             self.finish(
@@ -239,8 +345,25 @@ class Connection(asyncio.Protocol):
             lib.fl_h2_accept(self._h2, stream)
         return call
 
-    def _may_call(self, event: Any) -> bool:
-        tokens = self.server.tokens
+    def _begin_web(self, event: Any, stream: int) -> StreamCall:
+        server = self.server
+        assert server.web is not None
+        call = server.web.call(self, stream)
+        refusal = event.refusal
+        if not refusal and len(server.calls) >= server.max_calls:
+            refusal = lib.FL_H2_BUSY
+        self.calls[stream] = call
+        server.calls.add(call)
+        call.begin(ffi.unpack(event.head, event.head_size), refusal, bool(event.news & _ENDED))
+        return call
+
+    def _count_unread(self) -> None:
+        answered, self._answered = self._answered, 0
+        unread = self.unsent()
+        if unread and self.server.web is not None:
+            self.server.web.wrote(self, min(answered, unread))
+
+    def _may_call(self, event: Any, tokens: BearerTokens | None) -> bool:
         if tokens is None:
             return True
         if event.authorizations != 1:

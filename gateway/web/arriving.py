@@ -24,9 +24,7 @@ PER_BYTE: Final = 8  # in all so many more for each byte of the body: one-byte c
 SMALL_REQUEST: Final = 16384  # a body for which there is nearly always room
 
 # Headers that must not come twice: two readers of one message could each believe another one.
-_SINGLE: Final = frozenset(
-    (b"host", b"authorization", b"content-length", b"transfer-encoding", b"x-amz-date")
-)
+SINGLE: Final = frozenset((b"host", b"authorization", b"content-length", b"transfer-encoding", b"x-amz-date"))
 
 
 class _StopParsing(Exception):
@@ -84,8 +82,8 @@ class Arriving(asyncio.Protocol):
         """What arrives here is too much, together with what arrives elsewhere."""
 
     @abstractmethod
-    def finish(self, request: Request, line: bytes, headers: bytes, body: bytes | None) -> None:
-        """The response of the active request: status line, further header lines, body (None: it can have none)."""
+    def finish(self, request: Request, status: int, headers: bytes, body: bytes | None) -> None:
+        """The response of the active request: its status, further header lines, body (None: it can have none)."""
 
     def _plain_left(self) -> int:
         """Bytes to come of a body whose length is known; 0: none is under way."""
@@ -119,7 +117,7 @@ class Arriving(asyncio.Protocol):
             else:
                 self._head_bytes = self._head_size() if self._ended_now else self._chunk
             if self._head_bytes > self.server.limits.head_bytes:
-                self._refuse_input(_TOO_LONG)
+                self._refuse_input(TOO_LONG)
                 return
             requests.held += self._head_bytes - self._charge
             self._charge = self._head_bytes
@@ -158,7 +156,7 @@ class Arriving(asyncio.Protocol):
 
     def _repeated(self, name: bytes, value: bytes) -> None:
         self._repeats += 1
-        if name in _SINGLE:
+        if name in SINGLE:
             self._stop(400, "BadRequest", f"Header {name.decode('latin-1')} is given more than once.")
         self._headers[name] += b"," + value
 
@@ -173,7 +171,7 @@ class Arriving(asyncio.Protocol):
         if len(headers) + self._repeats > server.limits.fields:
             self._stop(431, "RequestHeaderSectionTooLarge", "Too many header fields.")
         if self._chunk + self._head_bytes > server.limits.head_bytes < self._head_size():
-            self._refusal = _TOO_LONG
+            self._refusal = TOO_LONG
             raise _StopParsing
         # Trailers come by the same callback as headers: nothing of ours reads them, and they must not pass for those.
         self._complete = headers
@@ -284,7 +282,7 @@ class Arriving(asyncio.Protocol):
 
 
 FULL: Final = Refusal(503, "ServiceUnavailableException", "Too many requests are under way.")
-_TOO_LONG: Final = Refusal(431, "RequestHeaderSectionTooLarge", "The request's head is too large.")
+TOO_LONG: Final = Refusal(431, "RequestHeaderSectionTooLarge", "The request's head is too large.")
 
 
 def _malformed(error: Exception) -> Refusal:

@@ -46,6 +46,11 @@ class FastLane:
         return verdict
 
     @property
+    def used(self) -> bool:
+        """Whether it has ever had a whole request."""
+        return bool(self._c.last_ns)
+
+    @property
     def held(self) -> int:
         """Bytes of a request that is not complete."""
         size: int = self._c.held

@@ -1,5 +1,7 @@
 """HTTP/1.1 for the front door: uvloop's Protocol and httptools' parser, requests in order, one write per response.
 
+A connection that begins with HTTP/2's preface, or has agreed on it in TLS, becomes one of http2.py's engine.
+
 What arrives is arriving.py's; this file has the order of requests and answers, the time-outs and the end.
 
 Order: a connection has one active request; what it pipelines behind that waits, and nothing more is read meanwhile.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.admission import Ticket
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 SMALL_BODY: Final = 65536  # a larger one is not copied behind its head
 SLICE: Final = 16384  # bytes that are parsed in one turn of the loop, but for plain bodies,
 BATCH: Final = 32  # and requests that are answered in one
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # of HTTP/2
+STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
 PROBE_S: Final = (0.1, 1.0)  # after end of input: when the second probe follows, then each further one
 
 
@@ -42,6 +49,9 @@ class Connection(Arriving):
         self._direct = True  # nothing waits in the transport
         self._pumping = False
         self._reading = True
+        # Whether what comes to be parsed may still turn out to be HTTP/2; and what of its preface has come.
+        self._undecided = server.http2 is not None
+        self._preface = b""
         self._unparsed = b""  # what came in one go with what was parsed; nothing is read before that was, too
         self._feeding = False  # it will be, soon
         self._writable = True
@@ -59,8 +69,14 @@ class Connection(Arriving):
         if sock is not None:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._transport.get_extra_info("sslcontext") is None:
+            tls = self._transport.get_extra_info("ssl_object")
+            if tls is None:
                 self._fd = sock.fileno()
+            else:
+                self._undecided = False  # there it is agreed on before
+                if self.server.http2 is not None and tls.selected_alpn_protocol() == "h2":
+                    self._become_http2(b"")
+                    return
         self.server.opened(self)
         if self.server.dispatcher is not None:
             self._lane = FastLane(self.server.dispatcher, self, self._fd)
@@ -124,8 +140,43 @@ class Connection(Arriving):
         self.deadline = self.server.now + self.server.limits.keep_alive_s
         self._give(self._lane.rest())
 
+    def _is_http2(self, data: bytes) -> bool:
+        """Whether a connection of HTTP/2 begins so, or may: then what has come is kept."""
+        if self._lane is not None and self._lane.used:
+            self._undecided = False
+            return False
+        data = self._preface + data
+        if not data.startswith(PREFACE[: len(data)]):
+            self._undecided = False
+            return False
+        if len(data) >= len(PREFACE):
+            self._become_http2(data)
+        else:
+            self._preface = data
+        return True
+
+    def _become_http2(self, data: bytes) -> None:
+        """Its place among the connections goes with it."""
+        http2 = self.server.http2
+        assert http2 is not None
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+        self.server.closed(self)
+        self._parser = None
+        protocol = http2.connection(self._ticket)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        if data:
+            protocol.data_received(data)
+
     def _parse(self, data: bytes) -> None:
         """At once, if it is little or the middle of a plain body; else its beginning, and the rest in later turns."""
+        if self._undecided:
+            if self._is_http2(data):
+                return
+            data = self._preface + data
+            self._preface = b""
         if self._discarded >= 0:
             self._discard(len(data))
             return
@@ -256,6 +307,7 @@ class Connection(Arriving):
     def _handle_verified(self, region: str, target: bytes, body: bytes) -> None:
         """A plain invocation that the fast path has read and let through, but cannot run."""
         self.deadline = 0.0
+        self._undecided = False
         self._active = request = Request(self, b"POST", target, {}, body, True, False)
         server = self.server
         if body and server.is_full(len(body)):
@@ -266,10 +318,11 @@ class Connection(Arriving):
         server.requests.held += request.charge
         server.app.handle(request)
 
-    def finish(self, request: Request, line: bytes, headers: bytes, body: bytes | None) -> None:
-        """The response of the active request: status line, further header lines, body (None: it can have none)."""
+    def finish(self, request: Request, status: int, headers: bytes, body: bytes | None) -> None:
+        """The response of the active request: its status, further header lines, body (None: it can have none)."""
         if self._active is not request:
             return  # the client is gone
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         self._active = None
         if request.charge:
             self._settle(request)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Protocol
 
-from gateway.admission import Admission
+from gateway.admission import Admission, Ticket
 from gateway.listening import Listener, bind_shared
 from gateway.model.invocation import Invocation
 from gateway.web.arriving import SMALL_REQUEST
@@ -66,6 +66,21 @@ class Application(Protocol):
         ...
 
 
+class Http2(Protocol):
+    """What carries connections of HTTP/2 on this port (gateway/rpc/http2_engine.py); it has begun."""
+
+    @property
+    def open_connections(self) -> int: ...
+
+    def connection(self, ticket: Ticket) -> asyncio.Protocol:
+        """For a client that has a place."""
+        ...
+
+    def announce_end(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class HttpServer:
     """Owns the listening socket and knows every connection."""
 
@@ -78,6 +93,7 @@ class HttpServer:
     ) -> None:
         self.loop = loop
         self.app = app
+        self.http2: Http2 | None = None  # None: HTTP/1.1 only; set before it listens
         self.dispatcher = dispatcher  # with a fast path for plain requests; None: all go to the application
         self.limits = limits or Limits()
         self.now = time.monotonic()  # coarse: within TICK_S
@@ -122,6 +138,8 @@ class HttpServer:
         self._listeners.clear()
         for connection in list(self._connections):
             connection.shut()
+        if self.http2 is not None:
+            self.http2.announce_end()
 
     def close(self) -> None:
         """Drop what is left."""
@@ -131,11 +149,14 @@ class HttpServer:
             self._ticker = None
         for connection in list(self._connections):
             connection.abort()
+        if self.http2 is not None:
+            self.http2.close()
 
     @property
     def open_connections(self) -> int:
         """How many clients are connected."""
-        return len(self._connections)
+        http2 = self.http2.open_connections if self.http2 is not None else 0
+        return len(self._connections) + http2
 
     def is_full(self, size: int) -> bool:
         """Whether a complete request with a body of this size, already counted, is too much.  A small one hardly ever is."""

@@ -9,17 +9,37 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway.model.invocation import MAX_RESPONSE_BYTES
-
-if TYPE_CHECKING:
-    from gateway.web.arriving import Arriving
-    from gateway.web.http1 import Connection
 
 _SIOCOUTQ: Final = 0x5411
 _ACKED: Final = struct.Struct("<120xQ")  # tcpi_bytes_acked of struct tcp_info
 _EVICTED_TO: Final = 7 / 8  # of the bound, so that not every answer begins a search
+
+
+class Arriving(Protocol):
+    """A request that arrives: an HTTP/1.1 connection, a stream of HTTP/2."""
+
+    def evict(self) -> None:
+        """What arrives here is too much, together with what arrives elsewhere."""
+        ...
+
+
+class Connection(Protocol):
+    """A client with answers to read."""
+
+    def unsent(self) -> int:
+        """Bytes of answers that it has not taken."""
+        ...
+
+    def secured_socket(self) -> socket.socket | None:
+        """Where ``unsent`` cannot be known, the socket to ask."""
+        ...
+
+    def abort(self) -> None:
+        """Close without waiting for anything."""
+        ...
 
 
 class Requests:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from gateway.web.arriving import Arriving
-
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
-}
 _BODILESS = frozenset((204, 304))
 
 
@@ -25,11 +18,19 @@ class Refusal:
     message: str
 
 
+class Carrier(Protocol):
+    """The way back to the client."""
+
+    def finish(self, request: Request, status: int, headers: bytes, body: bytes | None) -> None:
+        """The response: its status, further header lines, its body (None: it can have none)."""
+        ...
+
+
 class Request:
     """``respond`` is called exactly once, at any time.  ``on_abandon`` is called when the client went first."""
 
     __slots__ = (
-        "_connection",
+        "_carrier",
         "body",
         "charge",
         "headers",
@@ -44,7 +45,7 @@ class Request:
 
     def __init__(
         self,
-        connection: Arriving,
+        carrier: Carrier,
         method: bytes,
         target: bytes,
         headers: dict[bytes, bytes],
@@ -52,7 +53,7 @@ class Request:
         keep_alive: bool,
         old: bool,
     ) -> None:
-        self._connection = connection
+        self._carrier = carrier
         self.method = method
         self.target = target  # as it arrived, with the query
         self.headers = headers  # lower-case names; repeated ones joined by commas
@@ -67,8 +68,7 @@ class Request:
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
         self.on_abandon = None
-        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        self._connection.finish(self, line, headers, None if status in _BODILESS else body)
+        self._carrier.finish(self, status, headers, None if status in _BODILESS else body)
 
     def abandon(self) -> None:
         """The client hung up."""

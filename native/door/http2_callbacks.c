@@ -31,8 +31,13 @@ static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *fram
                              const uint8_t *name, size_t name_size, const uint8_t *value,
                              size_t value_size, uint8_t flags, void *user)
 {
-    (void)session, (void)frame, (void)name, (void)value, (void)flags;
-    return is_bomb(user, name_size + value_size) ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+    (void)name, (void)value, (void)flags;
+    if (is_bomb(user, name_size + value_size))
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    struct fl_h2_stream *stream = stream_of(session, frame->hd.stream_id);
+    if (stream != NULL)
+        stream->malformed = 1;
+    return 0;
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
@@ -79,8 +84,15 @@ static void on_stream_frame(struct fl_h2 *h2, const nghttp2_frame *frame)
     struct fl_h2_stream *stream = stream_of(h2->session, frame->hd.stream_id);
     if (stream == NULL)
         return;
-    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        if (stream->malformed) { /* two readers might read it differently */
+            fl_h2_finished(h2, stream, 0);
+            nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                      NGHTTP2_PROTOCOL_ERROR);
+            return;
+        }
         fl_h2_head_complete(h2, stream);
+    }
     if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
         fl_h2_input_ended(h2, stream);
 }

@@ -75,8 +75,7 @@ static void look(struct fl_h2_stream *stream, const char *name, size_t name_size
         stream->path = at;
         stream->path_size = size;
     } else if (is(name, name_size, ":method")) {
-        if (!is(value, size, "POST"))
-            stream->refused = FL_NOT_POST;
+        stream->post = (uint8_t)is(value, size, "POST");
     } else if (is(name, name_size, "content-type")) {
         stream->typed = (uint8_t)is_grpc(value, size);
     } else if (is(name, name_size, "authorization")) {
@@ -121,20 +120,13 @@ int fl_h2_field(struct fl_h2 *h2, struct fl_h2_stream *stream, const char *name,
 void fl_h2_head_complete(struct fl_h2 *h2, struct fl_h2_stream *stream)
 {
     const struct fl_h2_server *server = h2->server;
-    switch ((enum fl_refusal)stream->refused) {
-    case FL_NOT_POST:
-        fl_h2_refuse_http(h2, stream, "405");
-        return;
-    case FL_HEAD_TOO_LARGE:
+    int call = stream->typed && stream->post;
+    if (!call && server->limits.web)
+        fl_h2_web_begins(h2, stream);
+    else if (stream->refused == FL_HEAD_TOO_LARGE)
         fl_h2_refuse(h2, stream, 8, "The metadata is too large.");
-        return;
-    case FL_BAD_TIMEOUT:
-    case FL_UNKNOWN_ENCODING:
-    case FL_FINE:
-        break;
-    }
-    if (!stream->typed)
-        fl_h2_refuse_http(h2, stream, "415");
+    else if (!call)
+        fl_h2_refuse_http(h2, stream, stream->post ? "415" : "405");
     else if (stream->refused == FL_BAD_TIMEOUT)
         fl_h2_refuse(h2, stream, 13, "grpc-timeout is malformed.");
     else if (stream->refused == FL_UNKNOWN_ENCODING)

@@ -102,6 +102,9 @@ int fl_h2_accept(struct fl_h2 *h2, int32_t id)
     if (stream == NULL)
         return -1;
     stream->accepted = 1;
+    if (stream->web)
+        return nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, id,
+                                                     FL_H2_LARGE_WINDOW);
     if (stream->arriving != NULL && stream->arriving->size > h2->server->limits.window)
         reserve(h2, stream);
     return 0;
@@ -178,6 +181,8 @@ int fl_h2_data(struct fl_h2 *h2, struct fl_h2_stream *stream, const uint8_t *dat
     }
     stream->held += size;
     stream->received_ns = h2->now;
+    if (stream->web)
+        return fl_h2_body(h2, stream, data, size);
     while (size > 0 && !stream->finished) {
         if (stream->arriving == NULL) {
             stream->prefix[stream->prefix_size++] = *data++;

@@ -53,9 +53,12 @@ struct fl_h2_stream {
     struct fl_call *call; /* or has become one */
     int64_t began_ns;
     /* the head */
-    uint8_t refused;  /* enum fl_refusal; what is wrong with it */
-    uint8_t typed;    /* its content type is ours */
-    uint8_t encoding; /* of its messages */
+    uint8_t refused;   /* enum fl_refusal; what is wrong with it */
+    uint8_t typed;     /* its content type is gRPC's */
+    uint8_t post;      /* its method is POST */
+    uint8_t web;       /* it is no gRPC call */
+    uint8_t malformed; /* a field of it is none */
+    uint8_t encoding;  /* of its messages */
     uint32_t authorizations;
     int64_t timeout_ns;
     size_t counted; /* bytes, as the limit counts */
@@ -94,7 +97,8 @@ struct fl_h2 {
     nghttp2_session *session;
     struct fl_h2_stream *streams;
     struct fl_h2_stream *first_ready, *last_ready;
-    struct fl_h2_message *told; /* whose bytes server->event shows */
+    struct fl_h2_message *told; /* whose bytes server->event shows, */
+    char *told_head;            /* and whose head; NULL: it has none of its own */
     int fd;
     uint8_t blocked;             /* the transport is writing a rest */
     uint8_t dead;                /* what is queued is sent, then it is closed */
@@ -104,7 +108,8 @@ struct fl_h2 {
     size_t pool_count;
     uint32_t memory_waiters;
     uint64_t reserved;  /* for large messages */
-    uint64_t waiting;   /* to be sent */
+    uint64_t waiting;   /* to be sent, */
+    uint64_t unread;    /* and of that, answers to web requests */
     size_t block_bytes; /* of the header fields that are arriving */
     uint32_t strikes;
     struct fl_bucket resets, chatter, updates;
@@ -116,6 +121,7 @@ struct fl_h2 {
     int64_t ping_sent_ns; /* 0: none is unanswered */
     int64_t pinged_ns;    /* the client's last */
     int64_t closing_ns;
+    int64_t idle_ns;     /* since when it has no call, if it has none */
     unsigned char *rest; /* what the socket did not take */
     size_t rest_size;
     uint8_t rest_taken; /* somebody writes it */
@@ -133,7 +139,6 @@ struct fl_h2_own {
 
 enum fl_refusal {
     FL_FINE,
-    FL_NOT_POST,
     FL_HEAD_TOO_LARGE,
     FL_BAD_TIMEOUT,
     FL_UNKNOWN_ENCODING,
@@ -173,7 +178,20 @@ void fl_h2_grant(struct fl_h2 *h2);
 struct fl_h2_message *fl_h2_message_new(struct fl_h2 *h2, size_t size, size_t room);
 void fl_h2_message_free(struct fl_h2 *h2, struct fl_h2_message *message);
 
+/* http2_web.c: a piece of the body of a web request. -1 without memory. */
+int fl_h2_body(struct fl_h2 *h2, struct fl_h2_stream *stream, const uint8_t *data, size_t size);
+/* Its head is complete. */
+void fl_h2_web_begins(struct fl_h2 *h2, struct fl_h2_stream *stream);
+
 /* http2_output.c: answers. */
+/* The head of an answer and what is in the queue behind it; fields as of fl_h2_finish. */
+int fl_h2_submit(struct fl_h2 *h2, struct fl_h2_stream *stream, int http_status, const char *fields,
+                 size_t size);
+/* Puts bytes into the queue; framed as a message, if it is a gRPC call. -1 without memory. */
+int fl_h2_append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl_text *parts,
+                 size_t count);
+/* Nothing more is heard of it, nor begins to be said. */
+void fl_h2_finished(struct fl_h2 *h2, struct fl_h2_stream *stream, int status);
 int fl_h2_answer_parts(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl_text *parts,
                        size_t count);
 /* Ends a call that is in the client's wrong. `text`: no percent sign, ASCII. */

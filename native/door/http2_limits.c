@@ -3,6 +3,9 @@
 
 /* A call whose end is late is Python's, which enforces its deadline. */
 enum { FL_H2_PATIENCE_NS = 200000000 };
+/* Until a client without calls has heard a goodbye: one that comes later is told to try elsewhere.
+ */
+enum { FL_H2_FAREWELL_NS = 1000000000 };
 /* Window updates: so many at once and a second without any reason, and for each frame that was
  * sent. */
 enum { UPDATES_A_S = 100, UPDATES_A_FRAME = 2, BYTES_AN_UPDATE = 512 };
@@ -91,7 +94,11 @@ static void look_after(struct fl_h2 *h2, int64_t now)
         h2->ping_sent_ns = now;
         nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
     }
-    if (h2->closing == 1 && now - h2->closing_ns > limits->keepalive_timeout)
+    if (limits->idle > 0 && h2->streams == NULL && h2->closing == 0 &&
+        now - h2->idle_ns > limits->idle)
+        fl_h2_shutdown(h2, 0);
+    int64_t farewell = h2->streams == NULL ? FL_H2_FAREWELL_NS : limits->keepalive_timeout;
+    if (h2->closing == 1 && now - h2->closing_ns > farewell)
         fl_h2_shutdown(h2, 1);
     h2->now = now;
     end_idle_messages(h2, now);

@@ -50,6 +50,8 @@ static void count_out(struct fl_h2 *h2, struct fl_h2_stream *stream, size_t size
 {
     stream->out.bytes -= size;
     h2->waiting -= size;
+    if (stream->web)
+        h2->unread -= size;
 }
 
 /* nghttp2 wants bytes for a DATA frame. */
@@ -83,8 +85,11 @@ static nghttp2_ssize read_output(nghttp2_session *session, int32_t id, uint8_t *
         fl_h2_tell(h2, stream, FL_H2_WRITABLE);
     }
     if (stream->out.first == NULL && stream->finished) {
-        *flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        submit_trailers(h2, stream);
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+        if (!stream->web) {
+            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+            submit_trailers(h2, stream);
+        }
     } else if (filled == 0) {
         stream->deferred = 1;
         return NGHTTP2_ERR_DEFERRED;
@@ -108,22 +113,23 @@ static int start(struct fl_h2 *h2, struct fl_h2_stream *stream)
     return nghttp2_submit_response2(h2->session, stream->id, head, 2, &provider);
 }
 
-static int append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl_text *parts,
-                  size_t count)
+int fl_h2_append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl_text *parts,
+                 size_t count)
 {
     size_t size = 0;
     for (size_t i = 0; i < count; i++)
         size += parts[i].size;
     if (size > UINT32_MAX)
         return -1;
-    struct fl_h2_message *message = fl_h2_message_new(h2, PREFIX + size, PREFIX + size);
+    size_t framing = stream->web ? 0 : PREFIX;
+    struct fl_h2_message *message = fl_h2_message_new(h2, framing + size, framing + size);
     if (message == NULL)
         return -1;
     const unsigned char prefix[PREFIX] = {0, (unsigned char)(size >> 24),
                                           (unsigned char)(size >> 16), (unsigned char)(size >> 8),
                                           (unsigned char)size};
-    memcpy(message->bytes, prefix, PREFIX);
-    unsigned char *at = message->bytes + PREFIX;
+    memcpy(message->bytes, prefix, framing);
+    unsigned char *at = message->bytes + framing;
     for (size_t i = 0; i < count; at += parts[i++].size)
         if (parts[i].size > 0)
             memcpy(at, parts[i].at, parts[i].size);
@@ -137,10 +143,12 @@ static int append(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl
     if (h2->waiting == 0)
         h2->data_ns = fl_steady_ns(); /* nothing has been late so far */
     h2->waiting += message->size;
+    if (stream->web)
+        h2->unread += message->size;
     return 0;
 }
 
-static void finish(struct fl_h2 *h2, struct fl_h2_stream *stream, int status)
+void fl_h2_finished(struct fl_h2 *h2, struct fl_h2_stream *stream, int status)
 {
     stream->finished = 1;
     stream->plain = 0;
@@ -152,9 +160,9 @@ static void finish(struct fl_h2 *h2, struct fl_h2_stream *stream, int status)
 int fl_h2_answer_parts(struct fl_h2 *h2, struct fl_h2_stream *stream, const struct fl_text *parts,
                        size_t count)
 {
-    if (append(h2, stream, parts, count) < 0)
+    if (fl_h2_append(h2, stream, parts, count) < 0)
         return -1;
-    finish(h2, stream, 0);
+    fl_h2_finished(h2, stream, 0);
     return start(h2, stream);
 }
 
@@ -169,7 +177,7 @@ int64_t fl_h2_write(struct fl_h2 *h2, int32_t id, const char *message, size_t si
 {
     struct fl_h2_stream *stream = fl_h2_stream_of(h2, id);
     const struct fl_text whole = {message, size};
-    if (stream == NULL || append(h2, stream, &whole, 1) < 0 || start(h2, stream) != 0)
+    if (stream == NULL || fl_h2_append(h2, stream, &whole, 1) < 0 || start(h2, stream) != 0)
         return -1;
     stream->low = limit;
     stream->choked = stream->out.bytes > limit;
@@ -190,7 +198,7 @@ static int submit_refusal(struct fl_h2 *h2, struct fl_h2_stream *stream, nghttp2
 static int finish_with(struct fl_h2 *h2, struct fl_h2_stream *stream, int status,
                        const char *fields, size_t size)
 {
-    finish(h2, stream, status);
+    fl_h2_finished(h2, stream, status);
     if (!stream->answered)
         return submit_refusal(h2, stream, (nghttp2_nv)FIXED(":status", "200"), fields, size);
     if (size > 0) {
@@ -229,8 +237,22 @@ void fl_h2_refuse_http(struct fl_h2 *h2, struct fl_h2_stream *stream, const char
         "grpc-message\0Only POST of content type application/grpc is served.";
     nghttp2_nv field = FIXED(":status", "000");
     field.value = (uint8_t *)http_status;
-    finish(h2, stream, 12);
+    fl_h2_finished(h2, stream, 12);
     submit_refusal(h2, stream, field, text, sizeof text);
+}
+
+int fl_h2_submit(struct fl_h2 *h2, struct fl_h2_stream *stream, int http_status, const char *fields,
+                 size_t size)
+{
+    char text[4] = {(char)('0' + http_status / 100 % 10), (char)('0' + http_status / 10 % 10),
+                    (char)('0' + http_status % 10), '\0'};
+    nghttp2_nv head[1 + MOST_FIELDS] = {
+        {(uint8_t *)":status", (uint8_t *)text, 7, 3, NGHTTP2_NV_FLAG_NO_COPY_NAME}};
+    size_t count = 1 + split(fields, size, head + 1, MOST_FIELDS);
+    nghttp2_data_provider2 provider = {.source.ptr = stream, .read_callback = read_output};
+    stream->answered = 1;
+    return nghttp2_submit_response2(h2->session, stream->id, head, count,
+                                    stream->out.first != NULL ? &provider : NULL);
 }
 
 void fl_h2_output_free(struct fl_h2 *h2, struct fl_h2_stream *stream)

@@ -74,7 +74,8 @@ struct fl_h2 *fl_h2_new(struct fl_h2_server *server, uint64_t handle, int fd)
     fl_grpc_origin(h2, handle);
     h2->server = server;
     h2->fd = fd;
-    h2->now = h2->began_ns = h2->received_ns = h2->progress_ns = h2->data_ns = fl_steady_ns();
+    h2->now = h2->began_ns = h2->received_ns = h2->progress_ns = h2->data_ns = h2->idle_ns =
+        fl_steady_ns();
     h2->resets.tokens = server->limits.resets;
     h2->chatter.tokens = server->limits.chatter;
     h2->updates.tokens = FL_H2_UPDATES;
@@ -101,6 +102,7 @@ void fl_h2_free(struct fl_h2 *h2)
         fl_h2_stream_free(h2, h2->streams);
     nghttp2_session_del(h2->session);
     fl_h2_message_free(h2, h2->told);
+    free(h2->told_head);
     if (h2->next != NULL)
         h2->next->previous = h2->previous;
     if (h2->previous != NULL)
@@ -127,6 +129,11 @@ int fl_h2_received(struct fl_h2 *h2, const char *data, size_t size)
     if (h2->server->own->door != NULL && h2->server->own->door->nearest_limit != 0)
         needs |= FL_H2_LIMIT;
     return needs;
+}
+
+int fl_h2_greeted(const struct fl_h2 *h2)
+{
+    return h2->hello;
 }
 
 void fl_h2_end(struct fl_h2 *h2, uint32_t error, const char *why)

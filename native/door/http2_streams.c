@@ -36,6 +36,8 @@ void fl_h2_stream_free(struct fl_h2 *h2, struct fl_h2_stream *stream)
         stream->previous->next = stream->next;
     else
         h2->streams = stream->next;
+    if (h2->streams == NULL)
+        h2->idle_ns = h2->now;
     free(stream);
 }
 
@@ -106,9 +108,15 @@ static int describe(struct fl_h2 *h2, struct fl_h2_stream *stream, struct fl_h2_
         event->authorization_size = stream->authorization_size;
         event->head = stream->head;
         event->head_size = stream->head_size;
+        event->web = stream->web;
+        event->refusal = stream->refused;
+        if (stream->head != stream->small) { /* nobody else needs it */
+            h2->told_head = stream->head;
+            stream->head = stream->small;
+        }
     }
-    if (stream->wanted > 0 && stream->in.first != NULL) {
-        stream->wanted--;
+    if ((stream->web || stream->wanted > 0) && stream->in.first != NULL) {
+        stream->wanted -= !stream->web;
         h2->told = fl_h2_take(h2, stream);
         event->message = (const char *)h2->told->bytes;
         event->message_size = h2->told->size;
@@ -127,6 +135,8 @@ int fl_h2_next(struct fl_h2 *h2)
 {
     fl_h2_message_free(h2, h2->told);
     h2->told = NULL;
+    free(h2->told_head);
+    h2->told_head = NULL;
     h2->server->event.call = NULL;
     while (h2->first_ready != NULL) {
         struct fl_h2_stream *stream = h2->first_ready;

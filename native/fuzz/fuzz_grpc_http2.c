@@ -6,9 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef FUZZ_WEB /* whether other requests than gRPC's are let in: fuzz_web_http2.c */
+#define FUZZ_WEB 0
+#endif
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct fl_h2_limits limits = {
+    .web = FUZZ_WEB,
     .streams = 8,
     .head = 2048,
     .message = 100000,
@@ -28,6 +33,7 @@ static const struct fl_h2_limits limits = {
     .message_idle = 1,
     .blocked = 1000000000,
     .stalled = 1000000000,
+    .idle = FUZZ_WEB,
 };
 
 /* Answers a call in one of several ways. */
@@ -51,6 +57,10 @@ static void act(struct fl_h2 *h2, const struct fl_h2_event *event, unsigned how)
         message[0] = (char)sum;
         if (how & 1)
             fl_h2_accept(h2, stream);
+        if (event->web && how & 2)
+            fl_h2_continue(h2, stream);
+        if (event->web && how & 0x40)
+            fl_h2_respond(h2, stream, 404, "x\0y", 4, message, how & 16 ? sizeof message : 0);
     }
     if (event->news & FL_H2_MESSAGE) {
         size_t length = event->message_size < sizeof message ? event->message_size : sizeof message;
@@ -60,7 +70,9 @@ static void act(struct fl_h2 *h2, const struct fl_h2_event *event, unsigned how)
         if (how & 4)
             fl_h2_write(h2, stream, message, length, 1000);
     }
-    if (event->news & FL_H2_ENDED) {
+    size_t answer = how & 16 ? sizeof message : how & 4 ? 5 : 0;
+    if (event->news & FL_H2_ENDED &&
+        fl_h2_respond(h2, stream, 200, "content-type\0a", 15, message, answer) < 0) {
         if (how & 8)
             fl_h2_answer(h2, stream, message, how & 16 ? sizeof message : 5);
         else if (how & 16)

@@ -1,14 +1,18 @@
 /*
- * HTTP/2 and gRPC of a door, on nghttp2. This header is what Python sees of it.
+ * HTTP/2 of a door, on nghttp2: gRPC, and any other request. This header is what Python sees of it.
  *
  * Bytes of a connection go in (fl_h2_received), what happened to its calls comes out (fl_h2_next),
- * answers go in (fl_h2_answer, fl_h2_write, fl_h2_finish) and leave by the socket (fl_h2_flush).
+ * answers go in (fl_h2_answer, fl_h2_write, fl_h2_finish; fl_h2_respond) and leave by the socket
+ * (fl_h2_flush).
  * Nothing here calls back, blocks or waits, so one function's effects are over when it returns.
  *
  * C does what every call needs: frames, flow control, limits, floods, the framing of gRPC messages,
  * the checks of a request's head. Which method it is, who may call it and what it answers is
  * Python's. A client's mistake ends its call or its connection here, and Python hears of it as
  * FL_H2_GONE.
+ *
+ * A request that is not gRPC's (`web`) is Python's from its head to its end, where the server's
+ * limits let it in: its body comes in pieces, as messages that are always wanted.
  *
  * A warm, plain Invoke need not go to Python at all: where a door is given (fl_h2_set_fast), such a
  * call becomes one of the fast path (fast_path.h), within its rule that all but the regular is
@@ -54,8 +58,15 @@ enum {
     FL_H2_ABORT  /* its client is dead, or takes nothing */
 };
 
+/* Why a web request is not to be served, whatever it asks for. */
+enum {
+    FL_H2_TOO_LARGE = 1, /* its head; the rest of it is not there */
+    FL_H2_BUSY = 2       /* `waiting` or `total` is exceeded */
+};
+
 /* All bounds. Times in nanoseconds. */
 struct fl_h2_limits {
+    uint32_t web;     /* whether what is no gRPC call is told (1), or refused here (0) */
     uint32_t streams; /* calls under way on one connection; more wait in the client */
     uint32_t head;    /* bytes of a request's header fields, each with 32 more as RFC 9113 counts */
     uint32_t message; /* bytes of one message of a client */
@@ -76,6 +87,7 @@ struct fl_h2_limits {
     int64_t message_idle;      /* without a byte of a message that has begun */
     int64_t blocked;           /* the socket takes nothing */
     int64_t stalled;           /* the client opens no window for what waits */
+    int64_t idle;              /* without a call; then it is said goodbye to. 0: for ever */
 };
 
 /* What fl_h2_next tells; valid until its next call. */
@@ -86,6 +98,8 @@ struct fl_h2_event {
     uint32_t encoding;       /* of its messages: 0 none, 1 deflate, 2 gzip */
     uint32_t compressed;     /* of FL_H2_MESSAGE: it is encoded like that */
     uint32_t authorizations; /* how many such fields there were */
+    uint32_t web;            /* of FL_H2_BEGAN: it is no gRPC call */
+    uint32_t refusal;        /* and is to be refused: FL_H2_TOO_LARGE, FL_H2_BUSY; 0: it need not */
     size_t path_size;
     size_t authorization_size;
     size_t head_size;
@@ -126,7 +140,8 @@ int fl_h2_received(struct fl_h2 *h2, const char *data, size_t size);
 /* Fills server->event with what happened to one call since it was last told. 0: there is nothing.
  */
 int fl_h2_next(struct fl_h2 *h2);
-/* The call may send messages larger than a window; before that it is held back. */
+/* The call may send messages larger than a window (a web request: more than one at a time); before
+ * that it is held back. */
 int fl_h2_accept(struct fl_h2 *h2, int32_t stream);
 /* One message more is wanted (the first one always is). */
 int fl_h2_want(struct fl_h2 *h2, int32_t stream);
@@ -140,6 +155,16 @@ int64_t fl_h2_write(struct fl_h2 *h2, int32_t stream, const char *message, size_
 /* Ends a call with a status. `fields`: further trailing metadata as name, NUL, value, NUL, ...;
  * copied. */
 int fl_h2_finish(struct fl_h2 *h2, int32_t stream, int status, const char *fields, size_t size);
+
+/* Answers a web request. `fields`: of the head, besides the status, as above. */
+int fl_h2_respond(struct fl_h2 *h2, int32_t stream, int status, const char *fields,
+                  size_t fields_size, const char *body, size_t size);
+/* Asks for the body of a web request: 100. */
+int fl_h2_continue(struct fl_h2 *h2, int32_t stream);
+/* Bytes of answers to web requests that wait for the client to take them. */
+uint64_t fl_h2_unread(const struct fl_h2 *h2);
+/* Whether the client has ever spoken HTTP/2. */
+int fl_h2_greeted(const struct fl_h2 *h2);
 
 /* Writes to the socket what is to be sent. */
 int fl_h2_flush(struct fl_h2 *h2);

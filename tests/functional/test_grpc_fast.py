@@ -21,12 +21,11 @@ from gateway._native import ffi, lib
 from gateway.door.event_line import NoEvents
 from gateway.rpc import invocations_pb2_grpc
 from gateway.rpc.fast_invoke import route_key
-from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.invocations_pb2 import InvokeRequest, InvokeResponse
 from tests.support import grpc_frames as h2
 from tests.support.dispatch_bench import Bench, bench, go
 from tests.support.fake_door import DIGEST, FakeControl
-from tests.support.grpc_door import AUTHORIZED, refused
+from tests.support.grpc_door import AUTHORIZED, chosen, port, refused  # noqa: F401
 from tests.support.grpc_frames import connected
 from tests.support.leaks import resident_kib
 from tests.support.lending import REGION, view
@@ -38,7 +37,7 @@ class Fast:
 
     bench: Bench
     tokens: set[frozenset[str]]
-    servers: dict[str, Http2Server]
+    servers: dict[str, Any]
     ports: dict[str, int]
     stubs: dict[str, Any]
 
@@ -91,7 +90,7 @@ async def fast(
     async with bench(folder) as b:
         b.directory.put(view(**options))
         servers = {
-            how: Http2Server(
+            how: chosen()(
                 b.dispatcher, FakeControl(), NoEvents(), address="127.0.0.1:0", region=REGION,
                 tokens=(lambda: next(iter(tokens))) if auth else None, tls=tls,
                 fast=b.dispatcher if how == "fast" else None,
@@ -136,6 +135,7 @@ EVENTS: list[Any] = [
 ]
 
 
+@pytest.mark.usefixtures("port")
 @pytest.mark.parametrize("event", EVENTS, ids=range(len(EVENTS)))
 def test_answers_are_the_same_with_and_without(tmp_path: Path, event: Any) -> None:
     async def test() -> None:

@@ -1,4 +1,4 @@
-"""The native engine against clients that flood it: resets, streams, header bombs, frames that do nothing."""
+"""The native engine, on both ports, against clients that flood it: resets, streams, header bombs, frames that do nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from gateway.rpc.invocations_pb2 import InvokeRequest
 from gateway.rpc.limits import MAX_STREAMS
 from tests.support import grpc_frames as h2
-from tests.support.grpc_door import door, empty, run, serves
+from tests.support.grpc_door import door, empty, port, run, serves  # noqa: F401
 from tests.support.grpc_frames import connected
+
+pytestmark = pytest.mark.usefixtures("port")
 
 SECOND = 1_000_000_000
 ECHO = InvokeRequest(function="echo").SerializeToString()

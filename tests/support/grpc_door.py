@@ -27,23 +27,40 @@ from tests.support.fake_door import (
     echo,
     failing,
 )
+from tests.support.http2_door import HttpPort
 from tests.support.patience import seconds
 
 T = TypeVar("T")
 
 AUTHORIZED = (("authorization", f"Bearer {TOKEN}"),)
 TEST_LIMIT_S = 30.0
-ENGINES: dict[str, Any] = {"native": Http2Server, "grpcio": GrpcServer}
+# The native engine twice: on the gRPC port, and on the HTTP port.
+ENGINES: dict[str, Any] = {"native": Http2Server, "grpcio": GrpcServer, "http": HttpPort}
 _chosen = "native"
 
 
 @pytest.fixture(params=[*ENGINES])
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test with each engine: ``door()`` starts that one."""
+    yield from _choose(request.param)
+
+
+@pytest.fixture(params=["native", "http"])
+def port(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same with each port of the native engine."""
+    yield from _choose(request.param)
+
+
+def _choose(name: str) -> Iterator[str]:
     global _chosen
-    before, _chosen = _chosen, request.param
-    yield request.param
+    before, _chosen = _chosen, name
+    yield name
     _chosen = before
+
+
+def chosen() -> Any:
+    """What `engine` or `port` has chosen."""
+    return ENGINES[_chosen]
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
@@ -86,7 +103,7 @@ async def door(
     dispatcher.add("failing", failing)
     dispatcher.add("hanging", lambda invocation: None)
     tokens = frozenset([DIGEST])
-    server = ENGINES[_chosen](
+    server = chosen()(
         dispatcher,
         control,
         events,

@@ -375,6 +375,25 @@ ATTACKS: dict[str, tuple[Attack, str | None]] = {
 }  # fmt: skip
 
 
+class _OverHttp(Target):
+    """Its HTTP port, which speaks HTTP/2 and gRPC, too, in place of its gRPC port."""
+
+    @property
+    def grpc(self) -> int:
+        return self.http
+
+
+def _over_http(attack: Attack) -> Attack:
+    return lambda target, sockets: attack(_OverHttp(**vars(target)), sockets)
+
+
+HTTP2 = (
+    "rapid reset, settings, pings, window updates, priorities, continuations, empty data, unknown frames, "
+    "frames that are too large, calls without a token, gRPC answers that nobody reads"
+).split(", ")
+ATTACKS |= {f"{name}, on the HTTP port": (_over_http(ATTACKS[name][0]), ATTACKS[name][1]) for name in HTTP2}
+
+
 def _memory_back(target: Target, fds: int, kib: int) -> tuple[int, int]:
     deadline = time.monotonic() + 20
     while True:
@@ -393,6 +412,7 @@ EVERY_RUN = (
     "forged signatures",
     "deep events",
     "rapid reset",
+    "rapid reset, on the HTTP port",
     "settings",
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.security.hostile.arena import Arena
 from tests.security.hostile.clients.wire import Signed, connect, exchange, invoke_path, refused
+from tests.support import grpc_frames as h2
 
 CONNECTIONS = 200
 
@@ -122,6 +123,21 @@ def what_is_not_http(arena: Arena) -> None:
 def http2_on_the_http_port(arena: Arena) -> None:
     got = exchange(arena.target, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
     assert 200 not in got.statuses
+
+
+def http2_without_a_signature(arena: Arena) -> None:
+    head = {":method": "GET", ":scheme": "http", ":path": "/2015-03-31/functions/", ":authority": "x"}
+    block = b"".join(h2.field(*pair) for pair in head.items())
+    with connect(arena.target) as sock:
+        sock.settimeout(30)
+        sock.sendall(
+            h2.PREFACE + h2.settings() + h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, block)
+        )
+        received = b""
+        while b"Missing Authentication Token" not in received:
+            chunk = sock.recv(65536)
+            assert chunk and b"FunctionArn" not in received, received
+            received += chunk
 
 
 def upgrades(arena: Arena) -> None:
@@ -344,7 +360,7 @@ def _grpc(arena: Arena) -> str:
 ALL = [
     a_length_and_chunks, two_lengths, odd_lengths, odd_transfer_encodings, odd_chunks, odd_line_ends, a_header_of_megabytes,
     a_hundred_thousand_headers, a_request_line_of_megabytes, methods_and_versions_nobody_knows, what_is_not_http,
-    http2_on_the_http_port, upgrades, slow_heads, bodies_that_never_come, answers_that_nobody_reads, hang_up_in_the_middle,
+    http2_on_the_http_port, http2_without_a_signature, upgrades, slow_heads, bodies_that_never_come, answers_that_nobody_reads, hang_up_in_the_middle,
     events_that_are_no_json, an_event_nested_too_deep, an_event_that_is_too_large, documents_nested_too_deep,
     headers_with_a_meaning, names_that_are_paths, qualifiers_that_are_paths, ten_thousand_functions_that_do_not_exist,
     grpc_without_a_token, garbage_on_the_grpc_port,
