@@ -20,7 +20,7 @@ MEASURES_BYTES = MEASURES.size  # 24
 
 # host -> guest
 INIT = 1
-INVOKE = 2
+INVOKE = 2  # aux: the deadline, epoch ms; of an event sent before READY, below 2**32: ms from READY on
 REHEARSE = 3  # no event: the worker goes through its own part of an invocation, and says nothing
 # guest -> host
 READY = 16

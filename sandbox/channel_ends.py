@@ -8,7 +8,8 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 
-MADE_AHEAD = 2  # more come with the next turns of the loop
+MADE_AHEAD = 2
+REMAKE_S = 0.005  # not before the fork that took some is on its way: the zygote may be on our processor
 
 
 @dataclass(slots=True)
@@ -43,26 +44,28 @@ class ChannelEnds:
 
 
 class ChannelsAhead:
-    """A fork that a caller waits for takes ends that are there, and others are made when it is on its way."""
+    """A fork that a caller waits for takes ends that are there, and others are made in a while."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ready: deque[ChannelEnds] = deque()
-        self._making = False
+        self._making: asyncio.TimerHandle | None = None
 
     def take(self) -> ChannelEnds:
         """Raises OSError."""
-        if not self._making:
-            self._making = True
-            self._loop.call_soon(self._make)
+        if self._making is None:
+            self._making = self._loop.call_later(REMAKE_S, self._make)
         return self._ready.popleft() if self._ready else ChannelEnds.make()
 
     def close(self) -> None:
+        """No more are made ahead."""
+        if self._making is not None:
+            self._making.cancel()
         while self._ready:
             self._ready.popleft().close()
 
     def _make(self) -> None:
-        self._making = False
+        self._making = None
         try:
             while len(self._ready) < MADE_AHEAD:
                 self._ready.append(ChannelEnds.make())

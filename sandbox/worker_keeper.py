@@ -131,9 +131,10 @@ class WorkerKeeper:
         self._young[worker.worker_id] = self._loop.time()
         pool.workers[worker.worker_id] = worker
         pool.spares.append(worker)
-        # Watched only while nobody has it: a lent worker's READY is read by the door.
-        self._loop.add_reader(worker.channel_fd, self._first_frame, worker)
         self._on_free(pool)
+        # Watched only while nobody has it: a lent worker's READY is read by the door.
+        if worker.state is WorkerState.STARTING:
+            self._loop.add_reader(worker.channel_fd, self._first_frame, worker)
 
     def _start_failed(self, pool: VersionPool, error: OSError) -> None:
         log.error("worker of %s not started: %s", pool.spec.key, error)

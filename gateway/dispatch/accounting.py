@@ -180,7 +180,7 @@ class Accounting:
                 worker.adopt()
             chunks = pipe.take()
             invocation = worker.invocation
-            if invocation is None or not worker.sent:
+            if invocation is None or not (worker.sent and worker.ready):
                 self._shipper.add(worker.stream, None, None, chunks, 0)
                 continue
             start = None

@@ -208,9 +208,17 @@ class Dispatcher:
     # ---- what a worker does besides answering --------------------------------------------------------------
 
     def became_ready(self, worker: Worker) -> None:
-        """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled)."""
-        if self.borrowing.supervisor is not None:
-            self.borrowing.supervisor.inited(worker.id)
+        """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled), and starts what else waits.
+        If nothing does, that can wait itself: this often is the worker's own processor."""
+        if worker.pool.waits:
+            self._tell_inited(worker.id)
+        else:
+            self.loop.call_later(AFTER_ANSWER_S, self._tell_inited, worker.id)
+
+    def _tell_inited(self, worker_id: int) -> None:
+        supervisor = self.borrowing.supervisor
+        if supervisor is not None and not supervisor.lost:
+            supervisor.inited(worker_id)
 
     def start_failed(self, worker: Worker, invocation: Invocation) -> None:
         """It died between READY and the event: nothing ran, so another one gets it."""

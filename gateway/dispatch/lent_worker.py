@@ -169,9 +169,10 @@ class Worker:
         self.started_ns = now
         if not self.ready:
             init_us = self.pool.init_us
-            if init_us < 0 or init_us > PIPELINE_INIT_US or invocation.init_again:
-                # The function's time begins when its worker is ready.  An event sent ahead carries its deadline
-                # with it, so it may only be sent ahead where init is known to be short.
+            unknown = init_us < 0 and invocation.deadline_s is not None
+            if unknown or init_us > PIPELINE_INIT_US or invocation.init_again:
+                # The function's time begins when its worker is ready: an event sent ahead has so much from then on.
+                # A caller's own deadline is a moment, so there init must be known to be short.
                 self.sent = False
                 limit = self.started_ns + self.timeout_ns if invocation.init_again else self.init_deadline_ns
                 self.deadline_ns = self._callers_limit(invocation, limit, now)
@@ -204,7 +205,9 @@ class Worker:
                 invocation.tenant_id,
             )
         payload = invocation.payload
-        deadline_ms = started_ms + (limit - now) // 1_000_000
+        deadline_ms = (limit - now) // 1_000_000
+        if self.ready or invocation.deadline_s is not None:
+            deadline_ms += started_ms
         meta_length = len(meta)
         head = _pack(meta_length + len(payload), INVOKE, meta_length, deadline_ms, invocation.nonce) + meta
         try:

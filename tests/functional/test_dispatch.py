@@ -15,6 +15,7 @@ import pytest
 from gateway.model.invocation import Result, ResultKind
 from tests.support.dispatch_bench import CODE, SLOW_INIT, bench, error_of, go
 from tests.support.lending import invocation, view
+from tests.support.patience import seconds
 
 PATIENCE_S = 20.0  # with a busy machine
 
@@ -327,6 +328,9 @@ def test_time_of_the_function_begins_after_its_init(tmp_path: Path) -> None:
             result = await b.call({"do": "context"}, slow)
             assert json.loads(result.payload)["left"] > 900
             assert result.receipt.init_us > 1_400_000
+            async with asyncio.timeout(seconds(20)):  # soon, but behind the answer
+                while b.lender.asked("inited") == 0:  # noqa: ASYNC110 - each turn of the loop may bring it
+                    await asyncio.sleep(0.001)
             assert b.lender.asked("inited") == 1
             # Known to be slow now: the next new worker is treated the same.
             await asyncio.gather(*(b.call({"do": "sleep", "s": 0.3}, slow) for _ in range(2)))

@@ -69,12 +69,6 @@ def test_dry_run_runs_nothing(client: Any, echo: str) -> None:
     assert response["StatusCode"] == 204
 
 
-def test_event_invocations_are_refused_until_they_are_durable(client: Any, echo: str) -> None:
-    with pytest.raises(ClientError) as refused:
-        client.invoke(FunctionName=echo, InvocationType="Event", Payload=b"{}")
-    assert "sync" in refused.value.response["Error"]["Message"].lower()
-
-
 def test_by_arn_by_partial_arn_and_with_the_latest_qualifier(client: Any, echo: str) -> None:
     arn = client.get_function(FunctionName=echo)["Configuration"]["FunctionArn"]
     for name in (arn, f"123456789012:function:{echo}", f"{echo}:$LATEST", f"{arn}:$LATEST"):

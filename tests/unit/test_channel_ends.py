@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from sandbox.channel_ends import MADE_AHEAD, ChannelEnds, ChannelsAhead
+from sandbox.channel_ends import MADE_AHEAD, REMAKE_S, ChannelEnds, ChannelsAhead
 from tests.support.leaks import fd_count
 
 
@@ -42,14 +42,14 @@ def test_the_next_ones_are_there_before_they_are_asked_for() -> None:
     async def run() -> None:
         ahead = ChannelsAhead(asyncio.get_running_loop())
         first = ahead.take()
-        await asyncio.sleep(0)  # a turn of the loop
+        await asyncio.sleep(2 * REMAKE_S)
         made = fd_count(os.getpid())
         more = [ahead.take() for _ in range(MADE_AHEAD)]
         assert fd_count(os.getpid()) == made
         for ends in [first, *more, ahead.take()]:
             _carries(ends)
             ends.close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * REMAKE_S)
         ahead.close()
 
     before = fd_count(os.getpid())
@@ -69,11 +69,11 @@ def test_without_descriptors_who_takes_is_told_and_nothing_stays_open(
         monkeypatch.setattr(os, "pipe2", no_pipe)
         with pytest.raises(OSError, match="too many"):
             ahead.take()
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * REMAKE_S)
         assert fd_count(os.getpid()) == before
         monkeypatch.undo()
         ahead.take().close()
-        await asyncio.sleep(0)
+        await asyncio.sleep(2 * REMAKE_S)
         ahead.close()
 
     asyncio.run(run())

@@ -17,6 +17,7 @@ def fork_worker(
     legacy: bool = False,
     control: bool = False,
     hooks: bool = True,
+    orders: int = -1,
 ) -> tuple[int, int]: ...
 def has_named_tuples(value: object) -> bool: ...
 

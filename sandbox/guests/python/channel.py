@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from ._native import Channel
 
-__all__ = ["ERROR", "INIT", "INIT_FAILED", "INVOKE", "READY", "REHEARSE", "RESULT", "Channel", "Frame"]
+__all__ = [
+    "EPOCH_MS",
+    "ERROR",
+    "INIT",
+    "INIT_FAILED",
+    "INVOKE",
+    "READY",
+    "REHEARSE",
+    "RESULT",
+    "Channel",
+    "Frame",
+]
 
 INIT, INVOKE, REHEARSE = 1, 2, 3
 READY, INIT_FAILED, RESULT, ERROR = 16, 17, 18, 19
+EPOCH_MS = 1 << 32  # a deadline below this counts from READY
 
 Frame = tuple[int, int, str, bytes, bytes]
-"""Kind, aux (an invocation's deadline), request id, meta part, and the event or document behind it."""
+"""Kind, aux (an invocation's deadline, ms of the epoch or from READY on), request id, meta part, and the event or document behind it."""

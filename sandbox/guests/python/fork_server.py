@@ -64,6 +64,7 @@ class ForkServer:
         self, control: _socket.socket, seccomp: Mapping[str, bytes], *, sandboxed: bool, fork_hooks: bool
     ) -> None:
         self._control = control
+        self._orders = control.fileno()
         self._seccomp = seccomp
         self._sandboxed = sandboxed
         self._fork_hooks = fork_hooks
@@ -166,6 +167,7 @@ class ForkServer:
             legacy=self._sandboxed,
             control=role == "zygote",
             hooks=self._fork_hooks,
+            orders=self._orders,
         )
 
 

@@ -14,7 +14,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from . import faults, log_capture
-from .channel import ERROR, INIT, INIT_FAILED, INVOKE, READY, REHEARSE, RESULT, Channel, Frame
+from .channel import EPOCH_MS, ERROR, INIT, INIT_FAILED, INVOKE, READY, REHEARSE, RESULT, Channel, Frame
 from .context import LambdaContext
 from .environment import Document
 from .faults import ErrorJson
@@ -49,10 +49,11 @@ def run(channel: Channel, errors: ErrorLog, load: Callable[[Document], tuple[Han
         os._exit(1)
     log_capture.flush()
     channel.send(READY, init_us, b"")
+    ready_ms = time.time_ns() // 1_000_000
     rehearsal = _Rehearsal(errors, handler, document)
     if document.get("park"):
         rehearsal.run()
-    _serve(channel, errors, handler, rehearsal)
+    _serve(channel, errors, handler, rehearsal, ready_ms)
 
 
 class _Rehearsal:
@@ -87,20 +88,24 @@ class _Rehearsal:
                 scope.get(name)
 
 
-def _serve(channel: Channel, errors: ErrorLog, handler: Handler, rehearsal: _Rehearsal) -> None:
+def _serve(
+    channel: Channel, errors: ErrorLog, handler: Handler, rehearsal: _Rehearsal, ready_ms: int
+) -> None:
     receive, answer, flush = channel.receive, channel.answer, log_capture.flush
     channel.start_counting()
-    while True:
-        frame = receive()
-        if frame is None:
-            os._exit(0)
+    frame = receive()
+    if frame is not None and frame[1] < EPOCH_MS:  # sent before anybody knew when we would be ready
+        frame = (frame[0], ready_ms + frame[1], *frame[2:])
+    while frame is not None:
         if frame[0] == REHEARSE:
             rehearsal.run()
             channel.start_counting()
-            continue
-        kind, payload = _invoke(frame, handler, errors)
-        flush()
-        answer(kind, payload)
+        else:
+            kind, payload = _invoke(frame, handler, errors)
+            flush()
+            answer(kind, payload)
+        frame = receive()
+    os._exit(0)
 
 
 def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, bytes]:
