@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.deploy import ROLE, function, invoke, log_events, zip_of
+from tests.support.patience import seconds
 from tests.support.processes import workers_of, zygotes_of
 from tests.support.server import Server, forklight_command
 
-PATIENCE_S = 30.0
+PATIENCE_S = seconds(30)
 CODE = """
 import os, signal, time
 
