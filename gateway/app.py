@@ -13,24 +13,18 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from gateway import serve as serve_module
-from gateway.control.server import ControlServer
-from gateway.door.event_server import NAME as EVENTS
-from gateway.door.event_server import EventServer
-from gateway.door.server import DoorServer
 from gateway.privileges import drop, installation, keep_reachable
-from gateway.queueing.targets import Credentials, read_credentials
 from gateway.serve import StartError as StartError
 from gateway.settings import MIB, Settings
 from gateway.storage.metadata import StorageError
 from gateway.telemetry import log_lines
-from gateway.web.apis import control_api
 from sandbox.runtimes.python import find_interpreters
 
 log = logging.getLogger("forklight.app")
@@ -82,68 +76,76 @@ def main() -> int:
     config: dict[str, Any] = json.loads(text)
     settings = Settings.from_json(config["settings"])
     log_lines.set_up(f"door-{config['index']}" if role == "door" else role, settings.log_level)
-    tls = _read_tls(settings)
     if config["uid"]:
         keep_reachable(installation())
-    prepared = _prepare_control(settings) if role == "control" else None
-    credentials = read_credentials(settings.destination_credentials) if role == EVENTS else None
+    prepare = {"control": _control, "events": _events, "door": _door}[role]
+    run = prepare(settings, config)
     drop(config["uid"], config["gid"], config["parent"])
-    sock = socket.socket(fileno=fd)
     try:
-        if prepared is not None:
-            uvloop.run(_control(settings, sock, config, *prepared))
-        elif role == EVENTS:
-            uvloop.run(_events(settings, sock, credentials))
-        else:
-            uvloop.run(_door(settings, sock, config, tls))
+        uvloop.run(run(socket.socket(fileno=fd)))
     except (OSError, StorageError) as error:
         log.error("%s", error)
         return 1
     return 0
 
 
-def _prepare_control(
-    settings: Settings,
-) -> tuple[Callable[[ControlServer], control_api.ControlApi], Path | None]:
-    interpreters = [str(found.path) for found in find_interpreters().values()]
-    return control_api.prepare(settings, interpreters)
+Run = Callable[[socket.socket], Coroutine[Any, Any, None]]
+
+# Each imports what it alone needs, and reads what root alone may read: whoever waits for a start waits for its imports.
+
+
+def _control(settings: Settings, config: dict[str, Any]) -> Run:
+    from gateway.control.server import ControlServer
+    from gateway.web.apis import control_api
+
+    api, runtime_layer = control_api.prepare(
+        settings, [str(found.path) for found in find_interpreters().values()]
+    )
+
+    async def run(sock: socket.socket) -> None:
+        server = ControlServer(
+            settings, sock, api=api, http=config["http"], grpc=config["grpc"], runtime_layer=runtime_layer
+        )
+        await server.start()
+        await _terminated()
+        await server.stop()
+
+    return run
+
+
+def _events(settings: Settings, config: dict[str, Any]) -> Run:
+    from gateway.door.event_server import EventServer
+    from gateway.queueing.targets import read_credentials
+
+    credentials = read_credentials(settings.destination_credentials)
+
+    async def run(sock: socket.socket) -> None:
+        events = EventServer(settings, sock, credentials)
+        await events.start()
+        await events.finished()
+
+    return run
+
+
+def _door(settings: Settings, config: dict[str, Any]) -> Run:
+    from gateway.door.server import DoorServer
+
+    tls = _read_tls(settings)
+
+    async def run(sock: socket.socket) -> None:
+        door = DoorServer(
+            settings, sock, index=config["index"], http=config["http"], grpc=config["grpc"], tls=tls
+        )
+        await door.start()
+        await door.finished()
+
+    return run
 
 
 def _read_tls(settings: Settings) -> tuple[bytes, bytes] | None:
     if not settings.tls_cert or not settings.tls_key:
         return None
     return Path(settings.tls_cert).read_bytes(), Path(settings.tls_key).read_bytes()
-
-
-async def _control(
-    settings: Settings,
-    sock: socket.socket,
-    config: dict[str, Any],
-    api: Callable[[ControlServer], control_api.ControlApi],
-    runtime_layer: Path | None,
-) -> None:
-    server = ControlServer(
-        settings, sock, api=api, http=config["http"], grpc=config["grpc"], runtime_layer=runtime_layer
-    )
-    await server.start()
-    await _terminated()
-    await server.stop()
-
-
-async def _door(
-    settings: Settings, sock: socket.socket, config: dict[str, Any], tls: tuple[bytes, bytes] | None
-) -> None:
-    door = DoorServer(
-        settings, sock, index=config["index"], http=config["http"], grpc=config["grpc"], tls=tls
-    )
-    await door.start()
-    await door.finished()
-
-
-async def _events(settings: Settings, sock: socket.socket, credentials: Credentials | None) -> None:
-    events = EventServer(settings, sock, credentials)
-    await events.start()
-    await events.finished()
 
 
 async def _terminated() -> None:

@@ -142,9 +142,16 @@ class _Server:
         self._children.append(control)
         try:
             control.start()
-            if not await _first(stop, control_ready):
-                return 0 if stop.is_set() else _not_ready("control")
-            await self._start_doors(loop, supervisor, stop)
+            doors_ready = self._start_doors(loop, supervisor)
+            for name, ready in [("control", control_ready), *doors_ready]:
+                # A disk that takes no events is no reason not to run functions.
+                optional = name == "events"
+                if not await _first(stop, ready, EVENTS_PATIENCE_S if optional else READY_LIMIT_S):
+                    if stop.is_set():
+                        return 0
+                    if not optional:
+                        _not_ready(name)
+                    log.error("asynchronous events are not accepted yet: their process is not ready")
             if not stop.is_set():
                 sys.stdout.write(f"forklight ready http={self._http} grpc={self._grpc}\n")
                 sys.stdout.flush()
@@ -166,10 +173,11 @@ class _Server:
         heap.look(supervisor.lends)
         loop.call_later(1.0, self._rest, loop, supervisor, heap)
 
-    async def _start_doors(
-        self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor, stop: asyncio.Event
-    ) -> None:
-        """Front doors, and the one without ports that keeps and runs asynchronous events."""
+    def _start_doors(
+        self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor
+    ) -> list[tuple[str, asyncio.Event]]:
+        """Front doors, and the one without ports that keeps and runs asynchronous events; beside control, whose state they wait for:
+        most of every start is imports. Returns by name what says that one serves."""
         all_ready: list[tuple[str, asyncio.Event]] = []
         roles = [("events", "events"), *((f"door-{index}", "door") for index in range(self._settings.doors))]
         for index, (name, role) in enumerate(roles, -1):
@@ -183,15 +191,7 @@ class _Server:
             self._doors.append(door)
             self._children.append(door)
             door.start()
-        for name, ready in all_ready:
-            # A disk that takes no events is no reason not to run functions.
-            optional = name == "events"
-            if not await _first(stop, ready, EVENTS_PATIENCE_S if optional else READY_LIMIT_S):
-                if stop.is_set():
-                    return
-                if not optional:
-                    _not_ready(name)
-                log.error("asynchronous events are not accepted yet: their process is not ready")
+        return all_ready
 
     def _open_network(self, network: str, loop: asyncio.AbstractEventLoop) -> None:
         """A function wants this network mode: the first that wants a way out opens it. Raises ValueError."""

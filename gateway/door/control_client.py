@@ -19,6 +19,8 @@ from gateway.model.invocation import FunctionView
 MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
 MAX_BODY = 256 * 1024 * 1024
 BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+# For control's state at the start: it starts beside us, and its very first start takes long (gateway/serve.py).
+STATE_LIMIT_S = 300.0
 LOG_BACKLOG = 8 * 1024 * 1024  # bytes waiting in the socket; above it logs are dropped, not buffered
 UNREACHABLE = "The control process of this host cannot be reached; try again."
 log = logging.getLogger("forklight.door")
@@ -219,7 +221,9 @@ class ControlClient:
     def _again(self) -> None:
         if self._closed:
             return
-        delay = BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)]
+        # A door that is just starting has nothing else to do, and control starts beside it.
+        slowest = len(BACKOFF_S) - 1 if self.synced.is_set() else 1
+        delay = BACKOFF_S[min(self._attempt, slowest)]
         self._attempt += 1
         self._retry = self._loop.call_later(delay, self._connect)
 

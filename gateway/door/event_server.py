@@ -18,7 +18,7 @@ import orjson
 
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.door.control_client import ControlClient, DirectorySink
+from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.polling import until
 from gateway.model.arn import parse_function_name
 from gateway.model.errors import ApiError
@@ -35,7 +35,6 @@ from sandbox.client import SupervisorClient
 
 NAME = "events"
 BEAT_S = 1.0
-STATE_LIMIT_S = 30.0
 FORGET_EVERY_BEATS = 60
 LAST_SENDS_S = 1.0  # for destinations that are being told when everything else is done
 log = logging.getLogger("forklight.events")

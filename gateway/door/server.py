@@ -17,7 +17,7 @@ from gateway.addresses import Address
 from gateway.admission import places
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
-from gateway.door.control_client import ControlClient, DirectorySink
+from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.event_line import EventLine
 from gateway.door.polling import until
 from gateway.listening import tls_context
@@ -34,7 +34,6 @@ from gateway.web.router import Router
 from sandbox.client import SupervisorClient
 
 METRICS_EVERY_S = 1.0
-STATE_LIMIT_S = 30.0  # how long control may take to send its state at the start
 LAST_WRITES_S = 1.0  # for what is still in sockets when everything else is done
 log = logging.getLogger("forklight.door")
 
