@@ -40,6 +40,7 @@ BENCHMARKS = {
     "grpc_door": 1.0,
     "consistency": 60.0,
     "density": 1.0,
+    "async_events": 1.5,
     "storm": 60.0,
 }
 OTHERS = ("micro", "compare")

@@ -410,7 +410,7 @@ class Delivery:
             if records:
                 self._owed(records)
 
-        self._store.ended(waiting.stored.number, records, outcome, done)
+        self._store.ended(waiting.stored.number, records, outcome, done, failed=waiting.stored.due_ms > 0)
         if self.queue.lines.get((line.region, line.name)) is line:
             self.queue.forget_line(line)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import sqlite3
@@ -25,7 +26,7 @@ import orjson
 
 from gateway.model.event import Event
 from gateway.storage.code import flush
-from gateway.storage.group_commit import GroupCommit
+from gateway.storage.group_commit import GroupCommit, Rows
 from gateway.storage.metadata import StorageBroken, StorageError, StorageNewer
 from gateway.storage.sqlite import translated
 
@@ -98,6 +99,10 @@ class EventStore:
         with translated():
             db = _open_or_set_aside(path)
             self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            # Numbers come again: what was said about one must not outlive it, as it may when a process is killed between two commits.
+            db.execute("DELETE FROM attempts WHERE number NOT IN (SELECT number FROM events)")
+            (last,) = db.execute("SELECT ifnull(max(number), 0) FROM events").fetchone()
+        self._numbers = itertools.count(last + 1)
         self._writer = GroupCommit(db, loop, "events")
         self._reads = ThreadPoolExecutor(1, "event-reader")
 
@@ -140,20 +145,22 @@ class EventStore:
         once_key = event.once_key
         checksum = zlib.crc32(payload, zlib.crc32(head.encode()))
 
-        def work(db: sqlite3.Connection) -> StoredEvent | str:
-            if once_key is not None:
-                found = db.execute("SELECT request_id FROM once WHERE key = ?", (once_key,)).fetchone()
-                if found is not None:
-                    return str(found[0])
-                db.execute("INSERT INTO once VALUES (?, ?, ?)", (once_key, request_id, accepted_ms))
-            cursor = db.execute(
-                "INSERT INTO events (request_id, head, accepted_ms, checksum, payload) VALUES (?, ?, ?, ?, ?)",
-                (request_id, head, accepted_ms, checksum, payload),
-            )
-            assert cursor.lastrowid is not None
-            return StoredEvent(cursor.lastrowid, request_id, head, accepted_ms, len(payload))
+        stored = StoredEvent(next(self._numbers), request_id, head, accepted_ms, len(payload))
+        row = (stored.number, request_id, head, accepted_ms, checksum, payload)
+        size = len(payload) + len(head)
+        if once_key is None:
+            self._writer.submit_row(_ACCEPTED, row, stored, done, size=size)
+            return
 
-        self._writer.submit(work, done, size=len(payload) + len(head))
+        def work(db: sqlite3.Connection) -> StoredEvent | str:
+            found = db.execute("SELECT request_id FROM once WHERE key = ?", (once_key,)).fetchone()
+            if found is not None:
+                return str(found[0])
+            db.execute("INSERT INTO once VALUES (?, ?, ?)", (once_key, request_id, accepted_ms))
+            _ACCEPTED.write(db, [row])
+            return stored
+
+        self._writer.submit(work, done, size=size)
 
     def failed(self, number: int, runs: int, due_ms: int) -> None:
         """The function has failed `runs` times; it is to run again at `due_ms`."""
@@ -168,8 +175,15 @@ class EventStore:
         records: list[Record],
         outcome: Outcome | None,
         done: Callable[[], None],
+        failed: bool = True,
     ) -> None:
-        """The event is over, and what it owes is written down, in one transaction."""
+        """The event is over, and what it owes is written down, in one transaction. `failed`: it was, before."""
+        if not records and outcome is None:
+            # Almost all events end like this.
+            self._writer.submit_row(_FORGOTTEN, (number,), None, lambda *_: done(), must=True)
+            if failed:
+                self._writer.submit_row(_ATTEMPTS_FORGOTTEN, (number,), None, _nobody, must=True)
+            return
         now = now_ms()
 
         def work(db: sqlite3.Connection) -> None:
@@ -200,14 +214,13 @@ class EventStore:
         accepted_ms = now_ms()
         checksum = zlib.crc32(event.payload, zlib.crc32(head.encode()))
 
+        stored = StoredEvent(next(self._numbers), event.request_id, head, accepted_ms, len(event.payload))
+        row = (stored.number, event.request_id, head, accepted_ms, checksum, event.payload)
+
         def work(db: sqlite3.Connection) -> StoredEvent:
             db.execute("DELETE FROM records WHERE number = ?", (number,))
-            cursor = db.execute(
-                "INSERT INTO events (request_id, head, accepted_ms, checksum, payload) VALUES (?, ?, ?, ?, ?)",
-                (event.request_id, head, accepted_ms, checksum, event.payload),
-            )
-            assert cursor.lastrowid is not None
-            return StoredEvent(cursor.lastrowid, event.request_id, head, accepted_ms, len(event.payload))
+            _ACCEPTED.write(db, [row])
+            return stored
 
         self._writer.submit(work, lambda stored, _: done(stored), must=True)
 
@@ -261,6 +274,11 @@ class EventStore:
             query = "SELECT ended_ms, document, payload FROM outcomes WHERE request_id = ?"
             row = self._reader.execute(query, (request_id,)).fetchone()
         return None if row is None else (row[0], orjson.loads(row[1]), bytes(row[2]))
+
+
+_ACCEPTED: Final = Rows("INSERT INTO events VALUES ", "(?, ?, ?, ?, ?, ?)", "", first=True)
+_FORGOTTEN: Final = Rows("DELETE FROM events WHERE number IN (", "?", ")", first=False)
+_ATTEMPTS_FORGOTTEN: Final = Rows("DELETE FROM attempts WHERE number IN (", "?", ")", first=False)
 
 
 def now_ms() -> int:

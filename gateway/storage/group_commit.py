@@ -3,6 +3,10 @@
 While a commit waits for the disk the next callers queue up; they share the commit after it. So each caller waits for at most two
 flushes, and the disk for one thread.
 
+Each statement gives up the interpreter's lock and has to get it back from a busy loop. So what comes in numbers (`Rows`) is not done
+one by one: rows of one kind share statements, whatever order they came in; `first` before everything else of a transaction, the others
+after it.
+
 A work item that *must* be done is tried again until it is; the others are refused when their transaction fails. So a full disk
 refuses what is new and forgets nothing of what is old.
 """
@@ -24,6 +28,7 @@ from gateway.storage.sqlite import translated
 MAX_ITEMS: Final = 512  # in one transaction
 MAX_BYTES: Final = 16 * 1024 * 1024
 RETRY_S: Final = 0.25
+CHUNKS: Final = (64, 16, 4, 1)
 log = logging.getLogger("forklight.storage")
 
 Work = Callable[[sqlite3.Connection], Any]
@@ -32,13 +37,34 @@ Done = Callable[
 ]  # the work's result, or why it was not done; called from the loop
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """A kind of change that many are made of: `head`, then `row` (with its marks) as often as there are rows, then `tail`."""
+
+    head: str
+    row: str
+    tail: str
+    first: bool
+
+    def write(self, db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+        start = 0
+        for size in CHUNKS:  # few sizes, so that statements are compiled once
+            while len(rows) - start >= size:
+                chunk = rows[start : start + size]
+                values = [value for row in chunk for value in row]
+                db.execute(self.head + ", ".join([self.row] * size) + self.tail, values)
+                start += size
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
-    work: Work
+    work: Work | None  # None: `row` of kind `rows`
     done: Done
     size: int
     must: bool
     result: Any = None
+    rows: Rows | None = None
+    row: tuple[Any, ...] = ()
 
 
 class GroupCommit:
@@ -60,6 +86,13 @@ class GroupCommit:
         """`work` runs in the thread, inside a transaction, perhaps more than once; `done` in the loop, once, after the commit."""
         self.waiting_bytes += size
         self._queue.put(_Item(work, done, size, must))
+
+    def submit_row(
+        self, rows: Rows, row: tuple[Any, ...], result: Any, done: Done, *, size: int = 0, must: bool = False
+    ) -> None:
+        """The same of one row; `done` gets `result`."""
+        self.waiting_bytes += size
+        self._queue.put(_Item(None, done, size, must, result, rows, row))
 
     def close(self) -> None:
         """Blocks until everything is on disk, or has been tried once more."""
@@ -121,8 +154,7 @@ class GroupCommit:
             with translated():
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
-                    for item in items:
-                        item.result = item.work(self._db)
+                    self._write_all(items)
                     self._db.execute("COMMIT")
                 except BaseException:
                     if self._db.in_transaction:
@@ -136,6 +168,21 @@ class GroupCommit:
         self.commits += 1
         self.items += len(items)
         return None
+
+    def _write_all(self, items: list[_Item]) -> None:
+        kinds: dict[Rows, list[tuple[Any, ...]]] = {}
+        for item in items:
+            if item.rows is not None:
+                kinds.setdefault(item.rows, []).append(item.row)
+        for kind, rows in kinds.items():
+            if kind.first:
+                kind.write(self._db, rows)
+        for item in items:
+            if item.work is not None:
+                item.result = item.work(self._db)
+        for kind, rows in kinds.items():
+            if not kind.first:
+                kind.write(self._db, rows)
 
     def _tell(self, items: list[_Item], error: StorageError | None) -> None:
         try:

@@ -192,3 +192,56 @@ def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path) -> None:
         assert len(list((tmp_path / "broken").iterdir())) == 1
 
     go(test())
+
+
+def test_what_was_said_of_an_event_does_not_outlive_it(tmp_path: Path) -> None:
+    """A process that is killed between two commits leaves a note about a number that the next event gets."""
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        store = EventStore(tmp_path / "events.db", loop)
+        stored = await accept(store, make())
+        assert isinstance(stored, StoredEvent)
+        store.failed(stored.number, 2, 99)
+        ended = asyncio.Event()
+        store.ended(stored.number, [], None, ended.set, failed=False)
+        await ended.wait()
+        store.close()
+        again = EventStore(tmp_path / "events.db", loop)
+        new = await accept(again, make())
+        assert isinstance(new, StoredEvent) and new.number == stored.number
+        again.close()
+        last = EventStore(tmp_path / "events.db", loop)
+        assert [event.runs for event in last.waiting()] == [0]
+        last.close()
+
+    go(test())
+
+
+def test_changes_of_many_kinds_at_once_keep_what_they_say(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = EventStore(tmp_path / "events.db", asyncio.get_running_loop())
+        first = await asyncio.gather(*(accept(store, make(b"%d" % number)) for number in range(150)))
+        told: set[int] = set()
+        for number, stored in enumerate(first):
+            assert isinstance(stored, StoredEvent)
+            if number % 3 == 0:
+                store.ended(stored.number, [], None, lambda stored=stored: told.add(stored.number))  # type: ignore[misc]
+            elif number % 3 == 1:
+                store.failed(stored.number, 1, 1000 + number)
+        second = await asyncio.gather(*(accept(store, make(b"%d" % number)) for number in range(150, 221)))
+        left = {event.number: (event.runs, event.due_ms) for event in store.waiting()}
+        wanted = {
+            stored.number: (1, 1000 + number) if number % 3 == 1 else (0, 0)
+            for number, stored in enumerate(first)
+            if isinstance(stored, StoredEvent) and number % 3
+        }
+        wanted |= {stored.number: (0, 0) for stored in second if isinstance(stored, StoredEvent)}
+        assert left == wanted
+        assert len(told) == 50
+        for number, stored in enumerate([*first, *second]):
+            if isinstance(stored, StoredEvent) and stored.number in left:
+                assert await store.payload(stored.number) == b"%d" % number
+        store.close()
+
+    go(test())
