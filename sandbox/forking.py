@@ -41,7 +41,7 @@ class Forker:
     numbers: itertools.count[int]
     channels: ChannelsAhead
 
-    def fork_into(self, spec: Spec, shell: Shell, *, park: bool) -> Worker:
+    def fork_into(self, spec: Spec, shell: Shell, *, park: bool, provisioned: bool = False) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
         zygote = self.zygotes.get(spec.runtime)
         if spec.limits != first_limits(spec.limits.tmp_mb):
@@ -49,7 +49,7 @@ class Forker:
         trees = open_trees(spec)
         try:
             fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
-            return self._fork(spec, zygote, shell, shell.leaf, fds, park)
+            return self._fork(spec, zygote, shell, shell.leaf, fds, park, provisioned)
         finally:
             for _, fd in trees:
                 os.close(fd)
@@ -81,6 +81,7 @@ class Forker:
         leaf: Leaf,
         fds: list[tuple[str, int]],
         park: bool,
+        provisioned: bool = False,
     ) -> Worker:
         ends = self.channels.take()
         try:
@@ -97,6 +98,8 @@ class Forker:
                 spec=spec,
             )
             document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
+            if provisioned:
+                document["init_type"] = "provisioned-concurrency"
             os.write(worker.channel_fd, init_frame(document))
 
             def forked(pidfd: int) -> None:

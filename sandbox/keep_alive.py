@@ -49,7 +49,7 @@ class KeepAlive:
         """All that could go, the first to go first."""
         kept: list[Kept] = []
         for pool in pools:
-            for worker in [*pool.idle, *pool.spares]:
+            for worker in [*pool.idle, *pool.spares][: max(0, len(pool.workers) - pool.provisioned)]:
                 size = worker.leaf.memory_bytes() or WORKER_BYTES
                 kept.append(Kept(pool, worker, self._priority(pool, worker.init_us + FORK_US, size), size))
             zygote = pool.zygote

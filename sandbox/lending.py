@@ -19,7 +19,7 @@ from sandbox.peers import DoorPeer
 from sandbox.room import Room
 from sandbox.snapshot_end import SnapshotEnd
 from sandbox.snapshots import Snapshots
-from sandbox.version_pool import LendRequest, SnapshotState, VersionPool
+from sandbox.version_pool import FunctionGroup, LendRequest, SnapshotState, VersionPool
 from sandbox.worker import Worker
 from sandbox.worker_keeper import YOUNG_S, WorkerKeeper
 from sandbox.worker_state import WorkerState
@@ -99,6 +99,12 @@ class Lending:
             return
         worker.door = None
         pool = self._pools.get(worker.key)
+        try:
+            self._taken_back(worker, pool, unused=unused)
+        finally:
+            self._share_limit(pool)
+
+    def _taken_back(self, worker: Worker, pool: VersionPool | None, *, unused: bool) -> None:
         if pool is None or (pool.spec.isolation == "request" and not unused):
             self._keeper.kill(worker, "retired")
             return
@@ -116,6 +122,13 @@ class Lending:
         pool.idle.append(worker)
         self.pump(pool)
         self._keeper.freeze(worker)
+
+    def _share_limit(self, pool: VersionPool | None) -> None:
+        """Of a reserved concurrency something is free again: another version may wait for it."""
+        if pool is not None and pool.group.limit is not None:
+            for other in pool.group.pools:
+                if other is not pool and other.waiting:
+                    self.pump(other)
 
     def end(self, door: DoorPeer, worker_id: int, cause: Cause) -> None:
         worker = door.workers.get(worker_id)
@@ -151,7 +164,7 @@ class Lending:
         pool.pumping = True
         try:
             while pool.waiting:
-                worker = pool.take_free(pool.waiting[0].tenant)
+                worker = pool.take_free(pool.waiting[0].tenant) if pool.may_lend() else None
                 if worker is not None:
                     if self._keeper.thaw(worker):
                         self._serve(pool.waiting.popleft(), worker)
@@ -167,8 +180,10 @@ class Lending:
         neediest = self._room.neediest()
         if neediest is not None:
             self.pump(neediest)
-        if pool is not None and pool is not neediest and pool.waiting and pool.spec.max_workers is not None:
-            self.pump(pool)  # it was its own limit that it waited for
+        if pool is not None and pool.group.limit is not None:
+            for version in pool.group.pools:
+                if version is not neediest and version.waiting:
+                    self.pump(version)  # it was its own limit that it waited for
 
     def start_failed(self, pool: VersionPool, error: OSError) -> None:
         """A worker that was asked for will not come."""
@@ -245,7 +260,7 @@ class Lending:
         the caller's patience ends; else the caller is throttled."""
         now = time.monotonic()
         own_limit = pool.at_own_limit()
-        others = len(self.doors) > 1
+        others = len(self.doors) > 1 or len(pool.group.pools) > 1
         for request in list(pool.waiting)[pool.starting :]:
             patience_s = RECALL_WAIT_S if own_limit else request.patience_s
             waited = now - request.asked_at
@@ -255,8 +270,9 @@ class Lending:
             elif not request.recalled:
                 request.recalled = True
                 for door in self.doors:
-                    if door is not request.door:
-                        door.recall(pool.spec.key, 1)
+                    for version in pool.group.pools if own_limit else (pool,):
+                        if door is not request.door or version is not pool:
+                            door.recall(version.spec.key, 1)
                 if not own_limit:
                     self._room.ask_for(pool)
                 self._loop.call_later(patience_s - waited, self.pump, pool)
@@ -267,6 +283,30 @@ class Lending:
         while pool.waiting:
             request = pool.waiting.popleft()
             request.door.denied(request.lend_id, why, detail, error, death)
+
+    # -- reserved and provisioned concurrency ---------------------------------------------------------------------
+
+    def limited(self, group: FunctionGroup) -> None:
+        """The function's limit has changed: what is too much comes back when it has answered, and who waits may be served."""
+        for pool in group.pools:
+            excess = 0 if group.limit is None else group.taken(pool) - group.limit
+            for door in self.doors:
+                if excess > 0:
+                    door.recall(pool.spec.key, excess, busy=True)
+            if pool.waiting:
+                self.pump(pool)
+
+    def provision(self, pool: VersionPool, count: int) -> None:
+        """Have this many workers, initialised, from now on."""
+        pool.provisioned = count
+        pool.failed_spares = 0
+        pool.provision_told = None
+        self.keep_provisioned(pool)
+
+    def keep_provisioned(self, pool: VersionPool) -> None:
+        """Now and then: make what is missing of them."""
+        if pool.to_provision():
+            self._refill_soon(pool)
 
     # -- ahead of demand -----------------------------------------------------------------------------------------
 
@@ -281,11 +321,15 @@ class Lending:
 
     def _refill(self, pool: VersionPool) -> None:
         self._refilling.discard(pool.spec.key)
-        if self._congestion.look(time.monotonic_ns()) and pool.spec.isolation != "request":
+        patient = pool.spec.isolation != "request" and not pool.to_provision()
+        if self._congestion.look(time.monotonic_ns()) and patient:
             self._refill_soon(pool, CALM_REFILL_S)
             return
         if pool.retired or self.short or pool.snapshot is SnapshotState.STARTING:
             return
+        if pool.snapshot is SnapshotState.NONE and pool.to_provision():
+            self._snapshots.start(pool)
+            return  # settled() comes back here
         zygote = pool.zygote
         if zygote is not None and pool.snapshot is SnapshotState.ON:
             try:
@@ -295,6 +339,9 @@ class Lending:
                 log.warning("nothing is made ahead for %s: %s", pool.spec.key, error)
                 return
         for _ in range(pool.spares_to_start(self._loop.time())):
-            if self._room.full():
+            if self._room.full(pool):
+                return
+            if self._keeper.young() + self._keeper.starting >= MAX_YOUNG:
+                self._refill_soon(pool, YOUNG_S)
                 return
             self._keeper.start(pool)

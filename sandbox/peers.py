@@ -159,6 +159,10 @@ class ControlPeer:
             {"op": "snapshot", "key": key, "state": state, "why": why, "error": error, "log": init_log}
         )
 
+    def provisioned(self, key: str, ready: int, failed: bool) -> None:
+        """How many of a version's provisioned workers are there; `failed`: no more will come."""
+        self._link.send({"op": "provisioned", "key": key, "ready": ready, "failed": failed})
+
     def deaths(self, counts: list[list[object]]) -> None:
         """How many workers died of what since the last time: see Deaths.take."""
         for start in range(0, len(counts), _COUNTS_AT_ONCE):
@@ -182,6 +186,15 @@ class ControlPeer:
                 self._link.send({"op": "defined", "seq": seq})
         elif op == "undefine":
             self._supervisor.undefine(cast(str, message["key"]))
+        elif op == "limit":
+            self._supervisor.limit(
+                cast(str, message["region"]),
+                cast(str, message["function"]),
+                cast("int | None", message["workers"]),
+            )
+            self._link.send({"op": "limited", "seq": seq})
+        elif op == "provision":
+            self._supervisor.provision(cast(str, message["key"]), cast(int, message["workers"]))
         elif op == "kill":
             count = self._supervisor.kill_all(cast(str, message["key"]))
             self._link.send({"op": "killed", "seq": seq, "workers": count})

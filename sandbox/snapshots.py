@@ -212,7 +212,7 @@ class Snapshots:
             self._fail(pool, why, None, self._log_of(zygote))
 
     def _ready(self, pool: VersionPool, zygote: FunctionZygote) -> None:
-        children = min(pool.spec.max_workers or MAX_CHILDREN, MAX_CHILDREN)
+        children = min(pool.group.limit or MAX_CHILDREN, MAX_CHILDREN)
         try:
             zygote.shell.leaf.set_limits(pool.spec.limits.for_a_zygote(children))
         except OSError as error:

@@ -26,7 +26,6 @@ class Spec:
     network: Network
     isolation: Isolation
     snapshot: Snapshot
-    max_workers: int | None
     init: dict[str, object]
 
     @property
@@ -74,6 +73,5 @@ class Spec:
             network=network,
             isolation=isolation,
             snapshot=snapshot,
-            max_workers=cast("int | None", message.get("max_workers")),
             init=cast("dict[str, object]", message["init"]),
         )

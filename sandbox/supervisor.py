@@ -25,7 +25,7 @@ from sandbox.snapshot_end import SnapshotEnd
 from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
 from sandbox.starvation import Starvation
-from sandbox.version_pool import ACTIVE_S, SnapshotState, VersionPool
+from sandbox.version_pool import ACTIVE_S, FunctionGroup, SnapshotState, VersionPool
 from sandbox.worker_keeper import WorkerKeeper
 from sandbox.worker_state import WorkerState
 
@@ -64,6 +64,7 @@ class Supervisor:
         self._other_children = other_children
         self._on_network = on_network
         self._pools: dict[str, VersionPool] = {}
+        self._groups: dict[tuple[str, str], FunctionGroup] = {}  # by region and function
         self._control: ControlPeer | None = None
         self._shells = ShellPool(host, loop, spare_shells)
         self._deaths = Deaths(loop.time)
@@ -86,7 +87,8 @@ class Supervisor:
         self._starvation = Starvation(host.ooms, loop, self._keeper, self._snapshots)
         self._memory = Memory()
         self._keep_alive = KeepAlive()
-        room = Room(concurrency, self._pools, self._keeper, self._keep_alive)
+        self._limited: set[FunctionGroup] = set()
+        room = Room(concurrency, self._pools, self._limited, self._keeper, self._keep_alive)
         self._lending = Lending(loop, self._pools, self._keeper, self._snapshots, room, self._keep_alive)
         self._tick_handle: asyncio.TimerHandle | None = None
 
@@ -166,8 +168,10 @@ class Supervisor:
             spec,
             SnapshotState.NONE if wanted else SnapshotState.OFF,
             active_s=min(ACTIVE_S, self._idle_timeout),
+            group=self._groups.setdefault((spec.region, spec.function), FunctionGroup()),
         )
         self._pools[spec.key] = pool
+        pool.group.pools.append(pool)
         if spec.network == "egress":
             # Its sandbox takes longer to make than others, so it is made before the first call.
             self._shells.hold(ShellKind(spec.network, spec.limits.tmp_mb))
@@ -190,12 +194,33 @@ class Supervisor:
         if pool is None:
             return
         pool.retired = True
+        pool.group.pools.remove(pool)
+        if not pool.group.pools and pool.group.limit is None:
+            self._groups.pop((pool.spec.region, pool.spec.function), None)
         if pool.spec.network == "egress":
             self._shells.let_go(ShellKind(pool.spec.network, pool.spec.limits.tmp_mb))
         self._lending.retire(pool)
         for worker in [*pool.spares, *pool.idle]:
             self._keeper.kill(worker, "retired")
         self._snapshots.stop(pool)
+
+    def limit(self, region: str, function: str, count: int | None) -> None:
+        """All versions of a function have at most this many workers lent at once, and others leave room for them."""
+        group = self._groups.setdefault((region, function), FunctionGroup())
+        group.limit = count
+        if count is not None:
+            self._limited.add(group)
+        else:
+            self._limited.discard(group)
+            if not group.pools:
+                del self._groups[region, function]
+        self._lending.limited(group)
+
+    def provision(self, key: str, count: int) -> None:
+        """Keep this many workers of a version initialised; a no-op for an unknown version."""
+        pool = self._pools.get(key)
+        if pool is not None:
+            self._lending.provision(pool, count)
 
     def kill_all(self, key: str) -> int:
         """An operator ends every worker of a version, whatever it does. Returns how many there were."""
@@ -214,6 +239,8 @@ class Supervisor:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)  # whatever becomes of this one
         now = self._loop.time()
         for pool in list(self._pools.values()):
+            if pool.provisioned or pool.provision_told is not None:
+                self._look_after(pool)
             for worker in pool.expired(now, self._idle_timeout):
                 self._keeper.kill(worker, "idle")
             for worker in list(pool.spares):
@@ -230,6 +257,14 @@ class Supervisor:
         self._keeper.reap_strays([*self._zygotes.pidfds(), *self._other_children()])
         if self._control is not None:
             self._control.deaths(self._deaths.take())
+
+    def _look_after(self, pool: VersionPool) -> None:
+        """Of provisioned workers: make what is missing, and tell how far it is."""
+        self._lending.keep_provisioned(pool)
+        state = pool.provision()
+        if state != pool.provision_told and self._control is not None:
+            pool.provision_told = state
+            self._control.provisioned(pool.spec.key, *state)
 
     def _shed(self) -> None:
         """Give memory back before anything fails for want of it."""

@@ -25,6 +25,8 @@ MAX_SPARES = 16
 # How much of a second's arrivals the spares must bridge: about ten forks' time.
 SPARE_HORIZON_S = 0.05
 RATE_HALF_LIFE_S = 2.0
+# Nothing more is made ahead for a function whose workers have failed so often in a row before they were ready.
+MAX_FAILED_SPARES = 3
 # Spares are given back when nobody called for this long, or for the keep-alive of idle workers if that is shorter.
 ACTIVE_S = 60.0
 
@@ -37,6 +39,20 @@ class LendRequest:
     asked_at: float
     recalled: bool = False
     patience_s: float = 0.0  # how long it waits for room on the host; 0: it is for events to come
+
+
+@dataclass(slots=True, eq=False)
+class FunctionGroup:
+    """All versions of one function. `limit`: workers they may have lent at once (reserved concurrency); None: no limit."""
+
+    limit: int | None = None
+    pools: list[VersionPool] = field(default_factory=list)
+
+    def taken(self, asking: VersionPool) -> int:
+        """Of the limit: what is lent, and what other versions have provisioned."""
+        return sum(
+            pool.busy() if pool is asking else max(pool.busy(), pool.provisioned) for pool in self.pools
+        )
 
 
 class SnapshotState(enum.Enum):
@@ -63,6 +79,10 @@ class VersionPool:
     failed_spares: int = 0
     retired: bool = False
     pumping: bool = False  # who waits for its workers is being served: Lending.pump
+    group: FunctionGroup = field(default_factory=FunctionGroup)
+    provisioned: int = 0  # workers that are to be there, initialised, whatever happens
+    # To the control process: how many of those are there, and whether it fails.
+    provision_told: tuple[int, bool] | None = None
     active_s: float = ACTIVE_S
     # Of keep_alive.py: how often it was asked for a worker, and the clock when that was last.
     uses: int = 0
@@ -94,11 +114,28 @@ class VersionPool:
 
     def at_own_limit(self) -> bool:
         """Whether the function has as many workers as it may have (its reserved concurrency), whatever room the host has."""
-        limit = self.spec.max_workers
-        return limit is not None and self.busy() + self.starting >= limit
+        limit = self.group.limit
+        if limit is None:
+            return False
+        return self.group.taken(self) + sum(pool.starting for pool in self.group.pools) >= limit
+
+    def may_lend(self) -> bool:
+        """Whether one more of the function's workers may be lent."""
+        return self.group.limit is None or self.group.taken(self) < self.group.limit
+
+    def to_provision(self) -> int:
+        """How many workers are missing that are to be there."""
+        if self.retired or self.failed_spares >= MAX_FAILED_SPARES:
+            return 0
+        return max(0, self.provisioned - len(self.workers) - self.starting)
+
+    def provision(self) -> tuple[int, bool]:
+        """How many of the provisioned workers are there, initialised, and whether they cannot be had."""
+        there = sum(worker.state is not WorkerState.STARTING for worker in self.workers.values())
+        return min(there, self.provisioned), self.failed_spares >= MAX_FAILED_SPARES
 
     def spare_target(self, now: float) -> int:
-        if self.retired or now - self.last_lend > self.active_s or self.failed_spares >= 3:
+        if self.retired or now - self.last_lend > self.active_s or self.failed_spares >= MAX_FAILED_SPARES:
             return 0
         if self.spec.isolation == "request":
             return min(MAX_SPARES, MIN_CLEAN_SPARES + int(self.rate * SPARE_HORIZON_S))
@@ -110,7 +147,7 @@ class VersionPool:
     def spares_to_start(self, now: float) -> int:
         if self.waiting:
             return 0
-        return max(0, self.spare_target(now) - len(self.spares) - self.starting)
+        return max(0, self.spare_target(now) - len(self.spares) - self.starting, self.to_provision())
 
     def awaited(self) -> bool:
         """Whether an event waits for a worker, and not only a door that wants one at hand."""
@@ -131,4 +168,6 @@ class VersionPool:
             # Only what has been spare for a while: a falling rate must not kill what was forked a moment ago.
             old = [worker for worker in self.spares if now - worker.forked_at > self.active_s / 6]
             gone += old[: len(self.spares) - keep]
+        if self.provisioned:
+            return gone[: max(0, len(self.workers) - self.provisioned)]
         return gone

@@ -119,7 +119,12 @@ class WorkerKeeper:
             self._shells.retire(shell)
             return
         try:
-            worker = self._forker.fork_into(pool.spec, shell, park=not pool.awaited())
+            worker = self._forker.fork_into(
+                pool.spec,
+                shell,
+                park=not pool.awaited(),
+                provisioned=pool.provisioned > 0 and not pool.waiting,
+            )
         except OSError as error:
             self._shells.retire(shell)
             self._start_failed(pool, error)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from gateway.control import function_rules as rules
+from gateway.control.concurrency import provisioned_id
 from gateway.control.deployment import Deployment
 from gateway.control.event_invoke_configs import config_id
 from gateway.control.function_locks import FunctionLocks
@@ -28,15 +30,21 @@ class AliasChange:
 
 
 class Aliases:
-    """Operations raise ApiError."""
+    """Operations raise ApiError. `on_change(family)`: an alias leads to another version, or nowhere."""
 
     def __init__(
-        self, registry: Registry, resources: Resources, deployment: Deployment, locks: FunctionLocks
+        self,
+        registry: Registry,
+        resources: Resources,
+        deployment: Deployment,
+        locks: FunctionLocks,
+        on_change: Callable[[Family], None],
     ) -> None:
         self._registry = registry
         self._resources = resources
         self._deployment = deployment
         self._locks = locks
+        self._on_change = on_change
 
     def get(self, region: str, function: str, name: str) -> Alias:
         alias = self._registry.family(region, function).aliases.get(name)
@@ -99,15 +107,20 @@ class Aliases:
             if alias is None:
                 return
             await self._resources.remove(
-                alias.id, policy_id(region, function, name), config_id(region, function, name)
+                alias.id,
+                policy_id(region, function, name),
+                config_id(region, function, name),
+                provisioned_id(region, function, name),
             )
             del family.aliases[name]
+            self._on_change(family)
             message = {"op": "alias_deleted", "region": region, "name": function, "alias": name}
             await self._deployment.tell(message)
 
     async def _keep(self, family: Family, alias: Alias) -> Alias:
         await self._resources.commit(Change(resources=(alias.resource(),)))
         family.aliases[alias.name] = alias
+        self._on_change(family)
         await self._deployment.tell({"op": "alias", "item": alias.message()})
         return alias
 

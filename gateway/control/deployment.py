@@ -157,6 +157,10 @@ class Deployment:
         with as_service_errors():
             await self.in_store_thread(self._store.commit, change)
 
+    async def show(self, entry: Entry) -> None:
+        """Tell every front door about a version anew."""
+        await self._publish(self._function_message(entry))
+
     async def tell(self, message: dict[str, Any]) -> None:
         """Returns when every front door knows."""
         await self._publish(message)
@@ -275,7 +279,8 @@ class Deployment:
         return {"op": "function", "item": self._view(entry)}
 
     def _view(self, entry: Entry) -> dict[str, Any]:
-        return view(entry.serving, entry.serving_state, entry.reason)
+        reserved = self._registry.family(*entry.function.identity).reserved
+        return view(entry.serving, entry.serving_state, entry.reason, reserved)
 
     def _forget_timer(self, key: str) -> None:
         timer = self._timers.pop(key, None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from gateway.control import function_rules as rules
 from gateway.control.code_keeper import CodeKeeper
+from gateway.control.concurrency import Concurrency
 from gateway.control.deployment import Deployment
 from gateway.control.event_targets import check_dead_letters
 from gateway.control.failures import as_service_errors
@@ -63,6 +64,7 @@ class Functions:
         resources: Resources,
         layers: Layers,
         deployment: Deployment,
+        concurrency: Concurrency,
         locks: FunctionLocks,
     ) -> None:
         self._registry = registry
@@ -70,8 +72,9 @@ class Functions:
         self._layers = layers
         self._keeper = keeper
         self._deployment = deployment
+        self._concurrency = concurrency
         self._locks = locks
-        self._versions = Versions(registry, resources, deployment)
+        self._versions = Versions(registry, resources, deployment, concurrency)
 
     def get(self, region: str, name: str, qualifier: str | None = None) -> Entry:
         return self._registry.require(region, name, qualifier)
@@ -206,7 +209,9 @@ class Functions:
             if qualifier is not None:
                 await self._versions.delete(region, name, qualifier)
             else:
+                family = self._registry.family(region, name)
                 await self._deployment.remove(entry)
+                await self._concurrency.function_deleted(family)
                 self._resources.function_deleted(region, name)
 
     def _changeable(self, region: str, name: str, revision: str | None) -> Entry:

@@ -58,6 +58,7 @@ class Family:
     latest: Entry
     versions: dict[str, Entry] = field(default_factory=dict)
     aliases: dict[str, Alias] = field(default_factory=dict)
+    reserved: int | None = None  # concurrency
 
     def __iter__(self) -> Iterator[Entry]:
         """The unpublished version, then the published ones."""

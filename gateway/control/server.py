@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from gateway.control.aliases import Aliases
 from gateway.control.code_keeper import CodeKeeper
+from gateway.control.concurrency import Concurrency
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
 from gateway.control.event_invoke_configs import EventInvokeConfigs
@@ -110,23 +111,39 @@ class ControlServer:
         locks = FunctionLocks()
         self.resources = Resources(self._deployment)
         self.layers = Layers(self.resources, self._keeper, locks)
-        self.functions = Functions(
-            self.registry, self._keeper, self.resources, self.layers, self._deployment, locks
+        self.concurrency = Concurrency(
+            self.registry, self.resources, self._deployment, locks, settings.concurrency
         )
-        self.aliases = Aliases(self.registry, self.resources, self._deployment, locks)
+        self.functions = Functions(
+            self.registry,
+            self._keeper,
+            self.resources,
+            self.layers,
+            self._deployment,
+            self.concurrency,
+            locks,
+        )
+        self.aliases = Aliases(
+            self.registry, self.resources, self._deployment, locks, self.concurrency.follow
+        )
         self.policies = Policies(self.registry, self.resources, locks)
         self.event_configs = EventInvokeConfigs(
             settings, self.registry, self.resources, self._deployment, locks
         )
         self._api = self._make_api(self)
         self.link = SupervisorLink(
-            self._sock, self._snapshot, self._supervisor_lost, self.metrics.workers_died
+            self._sock,
+            self._snapshot,
+            self._supervisor_lost,
+            self.metrics.workers_died,
+            self.concurrency.told,
         )
         functions = self._store.functions()
         resources = self._store.resources()
         self.resources.load(resources)
         missing = await self._keeper.start(packages_of(resources), functions)
         await self._deployment.start(self.link, functions, missing, resources)
+        await self.concurrency.start()
         self._isolation = await self.link.isolation()
         await self._doors.start()
         self._collector = asyncio.create_task(self._collect())

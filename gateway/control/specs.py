@@ -39,7 +39,6 @@ def spec(
         "network": settings.network,
         "isolation": settings.isolation,
         "snapshot": settings.snapshot,
-        "max_workers": None,
         "init": _init_document(function),
     }
 
@@ -68,8 +67,8 @@ def _init_document(function: Function) -> dict[str, Any]:
     }
 
 
-def view(function: Function, state: str, state_reason: str) -> dict[str, Any]:
-    """What a front door needs to admit, dispatch and account for a call."""
+def view(function: Function, state: str, state_reason: str, reserved: int | None) -> dict[str, Any]:
+    """What a front door needs to admit, dispatch and account for a call. `reserved`: its function's concurrency."""
     return {
         "region": function.region,
         "name": function.name,
@@ -85,6 +84,6 @@ def view(function: Function, state: str, state_reason: str) -> dict[str, Any]:
         "log_format": function.logging.format,
         "state": state,
         "state_reason": state_reason,
-        "max_concurrency": None,
+        "max_concurrency": reserved,
         "dead_letters": function.dead_letters,
     }

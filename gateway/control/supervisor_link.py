@@ -28,7 +28,7 @@ class SupervisorLost(Exception):
 
 class SupervisorLink:
     """Owns the socket. `on_snapshot(message)` is called for each snapshot report, `on_deaths(counts)` about once a second with what
-    sandbox.deaths.Deaths.take says, `on_lost()` once."""
+    sandbox.deaths.Deaths.take says, `on_provisioned(message)` when there are more or fewer provisioned workers, `on_lost()` once."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class SupervisorLink:
         on_snapshot: Callable[[Message], None],
         on_lost: Callable[[], None],
         on_deaths: Callable[[list[list[Any]]], None] = lambda counts: None,
+        on_provisioned: Callable[[Message], None] = lambda message: None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -43,6 +44,7 @@ class SupervisorLink:
         self._on_snapshot = on_snapshot
         self._on_lost = on_lost
         self._on_deaths = on_deaths
+        self._on_provisioned = on_provisioned
         self._seq = 0
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._backlog: deque[bytes] = deque()
@@ -58,6 +60,16 @@ class SupervisorLink:
     async def kill(self, key: str, timeout_s: float = 10.0) -> int:
         """End every worker of a definition now, whatever it does; how many there were. Raises SupervisorLost."""
         return int((await self._ask({"op": "kill", "key": key}, timeout_s)).get("workers") or 0)
+
+    async def limit(self, region: str, function: str, workers: int | None, timeout_s: float = 10.0) -> None:
+        """How many workers all versions of a function may have lent at once; None: no limit. Raises SupervisorLost."""
+        await self._ask(
+            {"op": "limit", "region": region, "function": function, "workers": workers}, timeout_s
+        )
+
+    def provision(self, key: str, workers: int) -> None:
+        """Have so many workers of a version initialised, always. What becomes of it is reported."""
+        self._send({"op": "provision", "key": key, "workers": workers})
 
     def undefine(self, key: str) -> None:
         """Workers of that definition end when they are idle. A no-op for an unknown key."""
@@ -147,6 +159,9 @@ class SupervisorLink:
     def _received(self, message: Message) -> None:
         if message.get("op") == "snapshot":
             self._on_snapshot(message)
+            return
+        if message.get("op") == "provisioned":
+            self._on_provisioned(message)
             return
         if message.get("op") == "deaths":
             self._on_deaths(message["counts"])

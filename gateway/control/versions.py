@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 
 from gateway.control import function_rules as rules
+from gateway.control.concurrency import Concurrency, provisioned_id
 from gateway.control.deployment import Deployment
 from gateway.control.event_invoke_configs import config_id
 from gateway.control.policies import policy_id
@@ -19,10 +20,13 @@ from gateway.model.resource import Change
 class Versions:
     """Every method is called by whoever has the function's lock, and raises ApiError."""
 
-    def __init__(self, registry: Registry, resources: Resources, deployment: Deployment) -> None:
+    def __init__(
+        self, registry: Registry, resources: Resources, deployment: Deployment, concurrency: Concurrency
+    ) -> None:
         self._registry = registry
         self._resources = resources
         self._deployment = deployment
+        self._concurrency = concurrency
 
     async def publish(self, latest: Entry, description: str | None = None) -> Entry:
         """The unpublished version as it is now, under the next number; or the last one, if nothing has changed since."""
@@ -60,13 +64,10 @@ class Versions:
             )
         entry = family.versions.get(version)
         if entry is not None:
-            await self._resources.commit(
-                Change(
-                    dropped=((region, name, version),),
-                    gone=(policy_id(region, name, version), config_id(region, name, version)),
-                )
-            )
+            gone = tuple(named(region, name, version) for named in (policy_id, config_id, provisioned_id))
+            await self._resources.commit(Change(dropped=((region, name, version),), gone=gone))
             await self._deployment.remove_version(entry)
+            self._concurrency.version_deleted(entry)
 
 
 def check_code(function: Function, code_sha256: str | None) -> None:

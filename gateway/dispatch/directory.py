@@ -18,7 +18,8 @@ class Directory:
     """Look-ups are synchronous and never leave the process.
 
     ``on_key_gone(key)`` is called when no function bears a key any more: its workers serve nothing new.  ``on_change()``
-    is called before that, at every change: what was looked up before may be wrong.  ``draw()`` is a random number in [0, 1).
+    is called before that, at every change: what was looked up before may be wrong.  ``on_view(view)`` is called when something
+    else of a function is new, under the same key.  ``draw()`` is a random number in [0, 1).
     """
 
     def __init__(self, draw: Callable[[], float] = random.random) -> None:
@@ -28,6 +29,7 @@ class Directory:
         self._aliases: dict[tuple[str, str], dict[str, Shares]] = {}
         self.on_key_gone: Callable[[str], None] = lambda key: None
         self.on_change: Callable[[], None] = lambda: None
+        self.on_view: Callable[[FunctionView], None] = lambda view: None
 
     def resolve(self, region: str, name: str, qualifier: str | None) -> FunctionView:
         """The version that a call of this name runs now.  Raises ApiError: not found, or not ready to run."""
@@ -76,15 +78,19 @@ class Directory:
 
     def replace_all(self, views: Iterable[FunctionView], aliases: Iterable[dict[str, Any]] = ()) -> None:
         """The whole state anew, after a (re)connection."""
-        before = self._keys()
+        before = self._by_key()
         self._functions, self._versions, self._aliases = {}, {}, {}
         for view in views:
             self._keep(view)
         for alias in aliases:
             self._keep_alias(alias)
         self.on_change()
-        for key in before - self._keys():
-            self.on_key_gone(key)
+        after = self._by_key()
+        for key, view in before.items():
+            if key not in after:
+                self.on_key_gone(key)
+            elif view.max_concurrency != after[key].max_concurrency:
+                self.on_view(after[key])
 
     def put(self, view: FunctionView) -> None:
         """A function, or a version of it, was made or changed."""
@@ -93,6 +99,8 @@ class Directory:
         self.on_change()
         if old is not None and old.key != view.key:
             self.on_key_gone(old.key)
+        elif old is not None:
+            self.on_view(view)
 
     def remove(self, region: str, name: str) -> None:
         """A function was deleted."""
@@ -131,9 +139,11 @@ class Directory:
         shares = [(str(version), float(share)) for version, share in alias["versions"]]
         self._aliases.setdefault((alias["region"], alias["name"]), {})[alias["alias"]] = shares
 
-    def _keys(self) -> set[str]:
-        keys = {view.key for view in self._functions.values()}
-        return keys | {view.key for versions in self._versions.values() for view in versions.values()}
+    def _by_key(self) -> dict[str, FunctionView]:
+        views = {view.key: view for view in self._functions.values()}
+        for versions in self._versions.values():
+            views.update((view.key, view) for view in versions.values())
+        return views
 
     def __len__(self) -> int:
         return len(self._functions)

@@ -25,12 +25,7 @@ from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
 from gateway.dispatch.spent import AFTER_ANSWER_S, Spent
 from gateway.dispatch.worker_pool import WorkerPool
-from gateway.model.invocation import (
-    MISSING_TENANT,
-    Invocation,
-    Result,
-    ResultKind,
-)
+from gateway.model.invocation import MISSING_TENANT, FunctionView, Invocation, Result, ResultKind
 
 log = logging.getLogger("forklight.dispatch")
 
@@ -65,6 +60,7 @@ class Dispatcher:
         self.borrowing = Borrowing(self)
         directory.on_key_gone = self.retire
         directory.on_change = self.fast.forget_routes
+        directory.on_view = self.view_changed
 
     def attach(self, supervisor: Supervisor) -> None:
         """Whom to borrow workers from."""
@@ -410,6 +406,14 @@ class Dispatcher:
             if busy and not pool.one_shot:
                 pool.c.recalled = min(count, pool.busy)
                 count -= pool.c.recalled
+
+    def view_changed(self, view: FunctionView) -> None:
+        """The same version, but another reserved concurrency."""
+        for pool in self.pools.values():
+            if pool.key == view.key:
+                pool.view = view
+        if view.max_concurrency == 0:
+            self.recall(view.key, 1 << 20, busy=True)
 
     def drain(self) -> None:
         """Stop accepting; the door's server does that."""

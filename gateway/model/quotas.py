@@ -12,6 +12,7 @@ MIN_TMP_MB: Final = 512
 MAX_TMP_MB: Final = 10240
 MAX_NAME: Final = 64  # characters of a bare function name
 MAX_TAGS: Final = 50
+MIN_UNRESERVED: Final = 100  # concurrency of the account that no function may reserve
 MAX_LAYERS: Final = 5  # of one function
 MAX_POLICY: Final = 20_480  # of a function's resource policy
 MAX_ENVIRONMENT: Final = 4096  # measured as the JSON of the variables

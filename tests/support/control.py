@@ -54,6 +54,8 @@ class FakeSupervisor:
         self._sock = sock
         self.defined: dict[str, Message] = {}
         self.undefined: list[str] = []
+        self.limits: dict[tuple[str, str], int | None] = {}
+        self.provisions: dict[str, int] = {}
         self.ready = False
         # What is sent right behind the yes to a definition, given its spec.
         self.behind: Callable[[Message], list[Message]] = lambda spec: []
@@ -94,6 +96,11 @@ class FakeSupervisor:
         elif message["op"] == "undefine":
             self.defined.pop(message["key"], None)
             self.undefined.append(message["key"])
+        elif message["op"] == "limit":
+            self.limits[message["region"], message["function"]] = message["workers"]
+            self.send({"op": "limited", "seq": seq})
+        elif message["op"] == "provision":
+            self.provisions[message["key"]] = message["workers"]
         elif message["op"] == "isolation":
             self.send({"op": "isolation", "seq": seq, "report": REPORT})
         elif message["op"] == "runtimes":

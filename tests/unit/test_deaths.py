@@ -22,7 +22,6 @@ SPEC = Spec(
     network="none",
     isolation="reuse",
     snapshot="off",
-    max_workers=None,
     init={"region": "us-east-1", "function_name": "hello"},
 )
 

@@ -29,13 +29,13 @@ from sandbox.limits import Limits
 from sandbox.peers import DoorPeer
 from sandbox.room import Room
 from sandbox.spec import Spec
-from sandbox.version_pool import SnapshotState, VersionPool
+from sandbox.version_pool import FunctionGroup, SnapshotState, VersionPool
 from sandbox.worker_keeper import WorkerKeeper
 from sandbox.worker_state import WorkerState
 from sandbox.zygote import Zygote
 
 
-def spec(key: str = "k", max_workers: int | None = None) -> Spec:
+def spec(key: str = "k") -> Spec:
     message = {
         "key": key,
         "runtime": "python3.11",
@@ -45,7 +45,6 @@ def spec(key: str = "k", max_workers: int | None = None) -> Spec:
         "isolation": "reuse",
         "snapshot": "on",
         "init": {},
-        "max_workers": max_workers,
     }
     return Spec.from_message(message)
 
@@ -113,18 +112,21 @@ class Office:
             Deaths(self.loop.time),
         )
         keep_alive = KeepAlive()
-        self.room = Room(concurrency, self.pools, self.keeper, keep_alive)
+        self.groups: list[FunctionGroup] = []
+        self.room = Room(concurrency, self.pools, self.groups, self.keeper, keep_alive)
         self.lending = Lending(
             self.loop, self.pools, self.keeper, cast(Any, self.snapshots), self.room, keep_alive
         )
         self.zygotes: dict[str, socket.socket] = {}  # their ends
         self._open: list[Any] = []
 
-    def function(self, key: str = "k", max_workers: int | None = None) -> VersionPool:
+    def function(self, key: str = "k", limit: int | None = None) -> VersionPool:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         zygote = Zygote(ours, -1, self.loop, lambda: None)
         log_fd = os.open(os.devnull, os.O_RDONLY)
-        pool = VersionPool(spec(key, max_workers), SnapshotState.ON)
+        pool = VersionPool(spec(key), SnapshotState.ON, group=FunctionGroup(limit))
+        pool.group.pools.append(pool)
+        self.groups.append(pool.group)
         pool.zygote = FunctionZygote(cast(Any, None), zygote, log_fd, self.loop.time())
         self.pools[key] = pool
         self.zygotes[key] = theirs
@@ -327,7 +329,7 @@ def test_a_worker_that_cannot_be_handed_over_is_ended_and_its_caller_told(
 
 def test_who_is_at_a_limit_of_its_own_does_not_hold_the_hosts_room() -> None:
     async def test(office: Office) -> None:
-        few, many = office.function("few", max_workers=1), office.function("many")
+        few, many = office.function("few", limit=1), office.function("many")
         for pool, count in ((few, 1), (many, 3)):
             pool.workers = {number: cast(Any, None) for number in range(count)}
             pool.waiting.append(cast(Any, None))
@@ -379,7 +381,7 @@ def test_a_worker_without_its_share_does_not_run() -> None:
 
 def test_a_function_at_its_own_limit_goes_on_when_one_of_its_workers_has_gone() -> None:
     async def test(office: Office) -> None:
-        pool, other = office.function("k", max_workers=1), office.function("other")
+        pool, other = office.function("k", limit=1), office.function("other")
         door, _ = office.door()
         office.door()
         other.snapshot = SnapshotState.STARTING  # it waits, has nothing, and cannot use any room now

@@ -145,3 +145,52 @@ def test_what_a_door_wants_at_hand_is_not_awaited() -> None:
     assert not p.awaited()
     p.waiting.append(LendRequest(door, 2, None, 0.0, patience_s=0.5))
     assert p.awaited()
+
+
+def with_workers(p: VersionPool, first: int, *states: WorkerState) -> None:
+    for number, state in enumerate(states, first):
+        made = worker(number, state)
+        p.workers[number] = made
+        if state is WorkerState.IDLE:
+            p.idle.append(made)
+        elif state in (WorkerState.SPARE, WorkerState.STARTING):
+            p.spares.append(made)
+
+
+def test_versions_share_a_limit_and_leave_what_others_have_provisioned() -> None:
+    one, two = pool(), pool()
+    one.group.limit = 3
+    one.group.pools = [one, two]
+    two.group = one.group
+    with_workers(one, 1, WorkerState.LENT, WorkerState.IDLE, WorkerState.SPARE)
+    with_workers(two, 10, WorkerState.LENT)
+    assert (one.may_lend(), two.may_lend()) == (True, True)
+    two.provisioned = 2
+    assert (one.may_lend(), two.may_lend()) == (False, True)
+    assert (one.at_own_limit(), two.at_own_limit()) == (True, False)
+    two.starting = 1
+    assert two.at_own_limit()
+    one.group.limit = None
+    assert not one.at_own_limit() and one.may_lend()
+    one.group.limit = 0
+    assert one.at_own_limit() and not one.may_lend()
+
+
+def test_provisioned_workers_are_made_and_kept() -> None:
+    p = pool()
+    p.provisioned = 3
+    assert p.spares_to_start(1000.0) == 3
+    p.starting = 1
+    with_workers(p, 1, WorkerState.IDLE, WorkerState.STARTING)
+    assert (p.to_provision(), p.spares_to_start(1000.0)) == (0, 0)
+    assert p.provision() == (1, False)
+    p.starting = 0
+    with_workers(p, 3, WorkerState.SPARE, WorkerState.IDLE, WorkerState.LENT)
+    assert p.provision() == (3, False)
+    assert len(p.expired(5000.0, 10.0)) == 2, "of five workers three stay"
+    p.provisioned = 0
+    assert len(p.expired(5000.0, 10.0)) == 4
+    p.provisioned, p.failed_spares = 9, 3
+    assert (p.to_provision(), p.provision()) == (0, (4, True))
+    p.failed_spares, p.retired = 0, True
+    assert p.to_provision() == 0

@@ -12,6 +12,7 @@ from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
+from gateway.web.apis.lambda_concurrency import ConcurrencyOperations
 from gateway.web.apis.lambda_event_configs import EventConfigOperations
 from gateway.web.apis.lambda_layers import LayerOperations
 from gateway.web.apis.lambda_policies import PolicyOperations
@@ -46,6 +47,7 @@ class LambdaApi:
             **PolicyOperations(server).handlers(),
             **LayerOperations(server).handlers(),
             **EventConfigOperations(server).handlers(),
+            **ConcurrencyOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
@@ -132,6 +134,9 @@ class LambdaApi:
             "Configuration": documents.configuration(entry, qualifier),
             "Code": {"RepositoryType": "S3", "Location": location},
         }
+        reserved = self._server.concurrency.reserved(call.region, name)
+        if reserved is not None:
+            document["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
         if tags := self._functions.get(call.region, name).function.tags:
             document["Tags"] = tags
         return document
@@ -191,7 +196,7 @@ class LambdaApi:
                 "CodeSizeUnzipped": quotas.MAX_UNZIPPED,
                 "CodeSizeZipped": quotas.MAX_ZIPPED,
                 "ConcurrentExecutions": concurrency,
-                "UnreservedConcurrentExecutions": concurrency,
+                "UnreservedConcurrentExecutions": self._server.concurrency.unreserved(),
             },
             "AccountUsage": {"TotalCodeSize": size, "FunctionCount": count},
         }
