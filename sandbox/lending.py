@@ -172,7 +172,9 @@ class Lending:
                     return
         finally:
             pool.pumping = False
-        if pool.spares_to_start(self._loop.time()) or (pool.zygote and not pool.zygote.leaves):
+        if pool.spares_to_start(self._loop.time()) or (
+            pool.zygote and len(pool.zygote.leaves) < LEAVES_AHEAD
+        ):
             self._refill_soon(pool)
 
     def share_room(self, pool: VersionPool | None) -> None:
