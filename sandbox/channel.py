@@ -22,14 +22,18 @@ MEASURES_BYTES = MEASURES.size  # 24
 INIT = 1
 INVOKE = 2  # aux: the deadline, epoch ms; of an event sent before READY, below 2**32: ms from READY on
 REHEARSE = 3  # no event: the worker goes through its own part of an invocation, and says nothing
+INVOKE_STREAM = 4  # as INVOKE, but the answer may come in pieces: CHUNKs, then RESULT with the rest, or ERROR
 # guest -> host
 READY = 16
 INIT_FAILED = 17
 RESULT = 18
 ERROR = 19
+CHUNK = 20  # aux: bytes of the answer in the chunks before it
 SETUP_FAILED = 22
 
 MAX_PAYLOAD = 6 * 1024 * 1024 + 100  # an event or an answer; Lambda's hard cap
+MAX_CHUNK = 64 * 1024 - HEADER_BYTES  # bytes, and at least one: a frame is one read at most
+MAX_STREAMED = 200 * 1024 * 1024  # an answer in chunks; Lambda's limit
 MAX_BODY = 7 * 1024 * 1024  # any body, whatever its kind
 MAX_META = 0xFFFF
 NO_NONCE = bytes(16)

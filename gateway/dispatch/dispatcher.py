@@ -261,8 +261,8 @@ class Dispatcher:
         invocation = worker.invocation
         pool = worker.pool
         if invocation is not None:
-            if fault == "too large":
-                error_type, payload = "Function.ResponseSizeTooLarge", outcomes.RESPONSE_TOO_LARGE
+            if fault in outcomes.TOO_LARGE:
+                error_type, payload = outcomes.RESPONSE_SIZE, outcomes.TOO_LARGE[fault]
                 self.end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
             else:
                 self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
@@ -332,6 +332,11 @@ class Dispatcher:
             self.end(holder, invocation, ResultKind.CANCELLED, b"", "error", "")
             self.part_with(holder, "kill", "cancelled")
             self.borrowing.ask(holder.pool, _steady())
+
+    def pause(self, invocation: Invocation, pausing: bool = True) -> None:
+        """Its caller takes no more of its stream for now: neither do we, and its handler waits.  Its time goes on."""
+        if isinstance(holder := invocation.holder, Worker) and holder.invocation is invocation:
+            (holder.pause_reading if pausing else holder.go_on_reading)()
 
     def _lose(self, worker: Worker, how: str, message: str) -> None:
         """The platform's fault: nothing of the function ran."""

@@ -20,13 +20,17 @@ from gateway.model.invocation import Invocation
 from sandbox.channel import (
     ANSWER_HEAD,
     ANSWER_HEAD_BYTES,
+    CHUNK,
     ERROR,
     HEADER,
     HEADER_BYTES,
     INIT_FAILED,
     INVOKE,
+    INVOKE_STREAM,
     MAX_BODY,
+    MAX_CHUNK,
     MAX_PAYLOAD,
+    MAX_STREAMED,
     MEASURES_BYTES,
     NO_NONCE,
     READY,
@@ -75,6 +79,7 @@ class Worker:
         "kind",
         "lent_ns",
         "log",
+        "paused",
         "pool",
         "ready",
         "restored",
@@ -122,6 +127,7 @@ class Worker:
         self.timeout_ns = 0
         self.deadline_ns = 0
         self.started_logged = False
+        self.paused = False  # its channel is not read
         self._outgoing: list[memoryview] = []
         pool.idle.know(self)
         dispatcher.loop.add_reader(self.fd, self.on_readable)
@@ -209,7 +215,8 @@ class Worker:
         if self.ready or invocation.deadline_s is not None:
             deadline_ms += started_ms
         meta_length = len(meta)
-        head = _pack(meta_length + len(payload), INVOKE, meta_length, deadline_ms, invocation.nonce) + meta
+        kind = INVOKE if invocation.stream is None else INVOKE_STREAM
+        head = _pack(meta_length + len(payload), kind, meta_length, deadline_ms, invocation.nonce) + meta
         try:
             if len(payload) < JOIN_BELOW:
                 frame = head + payload
@@ -338,7 +345,7 @@ class Worker:
         """Everything that came, when it is not exactly one answer."""
         while self.fd >= 0 and len(self._buffer) >= HEADER_BYTES:
             length, kind, meta, aux, nonce = HEADER.unpack_from(self._buffer)
-            fault = self._fault(kind, length, meta, nonce)
+            fault = self._fault(kind, length, meta, aux, nonce)
             if fault:
                 self._dispatcher.protocol_error(self, fault)
                 return
@@ -351,13 +358,37 @@ class Worker:
                     self._large = memoryview(frame)
                     self._buffer = bytearray()
                 return
+            if kind == CHUNK:
+                self._take_chunks()
+                continue
             body = memoryview(bytes(self._buffer[:size]))
             del self._buffer[:size]
             if self._buffer and kind in (RESULT, ERROR):
                 self.doomed = True  # one answer to one question: whatever follows it was not asked for
             self._take_frame(kind, aux, body)
 
-    def _fault(self, kind: int, length: int, meta: int, nonce: bytes) -> str:
+    def _take_chunks(self) -> None:
+        """Of a stream: all that are whole go on as one piece, however small they are."""
+        assert self.invocation is not None
+        stream = self.invocation.stream
+        assert stream is not None
+        buffer = self._buffer
+        pieces = []
+        at = 0
+        before = stream.taken
+        while len(buffer) - at >= HEADER_BYTES:
+            length, kind, meta, aux, nonce = HEADER.unpack_from(buffer, at)
+            end = at + HEADER_BYTES + length
+            if kind != CHUNK or end > len(buffer) or self._fault(kind, length, meta, aux, nonce):
+                break
+            pieces.append(buffer[at + HEADER_BYTES : end])
+            stream.taken += length
+            at = end
+        del buffer[:at]
+        self.pool.stats.streamed_bytes += stream.taken - before
+        stream.on_piece(b"".join(pieces))
+
+    def _fault(self, kind: int, length: int, meta: int, aux: int, nonce: bytes) -> str:
         """Why this header must not come now; empty when it may."""
         if meta:
             return "metadata"
@@ -368,9 +399,17 @@ class Worker:
         invocation = self.invocation
         if invocation is None or not self.sent or self._outgoing:
             return "unsolicited frame"
+        if kind == CHUNK and nonce == invocation.nonce:
+            return self._chunk_fault(invocation, length, aux)
         if kind not in (RESULT, ERROR) or nonce != invocation.nonce or length < MEASURES_BYTES:
             return "wrong answer"
         return "too large" if length > MAX_PAYLOAD + MEASURES_BYTES else ""
+
+    def _chunk_fault(self, invocation: Invocation, length: int, aux: int) -> str:
+        stream = invocation.stream
+        if stream is None or aux != stream.taken or not 0 < length <= MAX_CHUNK:
+            return "wrong chunk"
+        return "too long a stream" if aux + length > MAX_STREAMED else ""
 
     def _take_frame(self, kind: int, aux: int, frame: memoryview) -> None:
         dispatcher = self._dispatcher
@@ -385,6 +424,7 @@ class Worker:
             assert invocation is not None
             _, _, _, _, _, handler_ns, cpu_ns, peak_kib = _unpack_answer(frame)
             payload = bytes(frame[ANSWER_HEAD_BYTES:])
+            self.go_on_reading()  # its channel is watched while it rests
             dispatcher.answered(self, invocation, kind == ERROR, payload, handler_ns, cpu_ns, peak_kib)
 
     def _became_ready(self, init_us: int) -> None:
@@ -424,6 +464,19 @@ class Worker:
             self.log.close()
             self._large = None
             self.pool.idle.forget(self)
+
+    def pause_reading(self) -> None:
+        """Its stream comes faster than its caller takes it.  The limits of its time hold."""
+        if not self.paused and self.fd >= 0:
+            self.paused = True
+            self._dispatcher.loop.remove_reader(self.fd)
+
+    def go_on_reading(self) -> None:
+        """Idempotent."""
+        if self.paused:
+            self.paused = False
+            if self.fd >= 0 and not self.dead_since:
+                self._dispatcher.loop.add_reader(self.fd, self.on_readable)
 
     def stop_reading(self) -> None:
         """The channel has ended; the fd stays until the worker's fate is known."""

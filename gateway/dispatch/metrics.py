@@ -41,6 +41,7 @@ class FunctionStats:
         "region",
         "service_key",
         "service_ns",
+        "streamed_bytes",
         "timeouts",
     )
 
@@ -55,6 +56,7 @@ class FunctionStats:
         self.billed_ms = 0
         self.cold = 0
         self.timeouts = 0
+        self.streamed_bytes = 0  # of answers, in pieces before their end
         # How long the module code of the version `init_key` took when it ran last: not a figure, but as lasting as they are.
         self.init_key = ""
         self.init_us = -1
@@ -116,6 +118,7 @@ class DoorMetrics:
             counters.append(("forklight_fast_invocations_total", labels, stats.fast))
             counters.append(("forklight_cold_starts_total", labels, stats.cold))
             counters.append(("forklight_timeouts_total", labels, stats.timeouts))
+            counters.append(("forklight_streamed_bytes_total", labels, stats.streamed_bytes))
             counters.append(("forklight_billed_milliseconds_total", labels, stats.billed_ms))
             histograms.append(
                 ("forklight_invocation_seconds", labels, _BOUNDS_S, stats.buckets, stats.duration_ns / 1e9)

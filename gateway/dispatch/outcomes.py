@@ -9,16 +9,12 @@ import json
 import re
 from typing import Any
 
-from gateway.model.invocation import ResultKind
+from gateway.model.invocation import MAX_RESPONSE_BYTES, ResultKind
+from sandbox.channel import MAX_STREAMED
 
 # A runtime's own type is kept in this form (Lambda's runtime interface emulator, fatalerror.go).
 _RUNTIME_ERROR = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]{0,60}")
-RESPONSE_TOO_LARGE = (
-    b'{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed '
-    b'payload size (6291556 bytes)."}'
-)
-
-
+RESPONSE_SIZE = "Function.ResponseSizeTooLarge"
 # As the supervisor would tell it of a worker that we have it end.
 BROKEN_CHANNEL = {"kind": "protocol"}
 
@@ -26,6 +22,15 @@ BROKEN_CHANNEL = {"kind": "protocol"}
 def error_document(error_type: str, message: str) -> bytes:
     """Lambda's platform errors: type first, no stack trace."""
     return json.dumps({"errorType": error_type, "errorMessage": message}, separators=(",", ":")).encode()
+
+
+def _too_large(limit: int) -> bytes:
+    message = f"Response payload size exceeded maximum allowed payload size ({limit} bytes)."
+    return error_document(RESPONSE_SIZE, message)
+
+
+# By the fault of a worker's frame (lent_worker.py).
+TOO_LARGE = {"too large": _too_large(MAX_RESPONSE_BYTES), "too long a stream": _too_large(MAX_STREAMED)}
 
 
 def timed_out(request_id: str, seconds: float) -> bytes:

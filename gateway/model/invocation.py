@@ -105,6 +105,14 @@ class Result:
 
 
 @dataclass(slots=True)
+class Stream:
+    """Where the pieces of an answer go that comes as the handler makes it.  What is left of it comes with the result."""
+
+    on_piece: Callable[[bytes], None]  # from the loop, and never raises
+    taken: int = 0  # bytes so far
+
+
+@dataclass(slots=True)
 class Invocation:
     """One run that was asked for.  ``on_done`` is called exactly once, from the loop, and never raises."""
 
@@ -118,6 +126,7 @@ class Invocation:
     tenant_id: str | None = None
     trace_id: str | None = None
     want_log_tail: bool = False
+    stream: Stream | None = None  # None: the answer is wanted whole
     deadline_s: float | None = (
         None  # the caller's own limit, seconds from now; the function's timeout also applies
     )

@@ -239,6 +239,21 @@ class Connection(asyncio.Protocol):
             self._answered += len(body)
             self._soon()
 
+    def begin_body(self, stream: int, status: int, fields: bytes) -> None:
+        """The head of an answer to a web request whose body comes in pieces."""
+        if self._h2 is not None:
+            lib.fl_h2_begin(self._h2, stream, status, fields, len(fields))
+            self._soon()
+
+    def push(self, stream: int, piece: bytes, limit: int) -> int:
+        """One of them; returns how many bytes of them wait."""
+        self._answered += len(piece)
+        return self.write(stream, piece, limit)
+
+    def end_body(self, stream: int) -> None:
+        """No more of them."""
+        self.finish(stream, 0, b"")
+
     def go_on(self, stream: int) -> None:
         """The client of a web request waits to be asked for its body."""
         if self._h2 is not None:

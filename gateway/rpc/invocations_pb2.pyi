@@ -62,18 +62,20 @@ class InvokeStreamResponse(_message.Message):
     def __init__(self, payload: _Optional[bytes] = ..., complete: _Optional[_Union[InvokeComplete, _Mapping]] = ...) -> None: ...
 
 class InvokeComplete(_message.Message):
-    __slots__ = ("function_error", "executed_version", "request_id", "log_tail", "receipt")
+    __slots__ = ("function_error", "executed_version", "request_id", "log_tail", "receipt", "error")
     FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     function_error: str
     executed_version: str
     request_id: str
     log_tail: bytes
     receipt: Receipt
-    def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    error: bytes
+    def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., error: _Optional[bytes] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("queue_us", "fork_us", "restore_us", "init_us", "handler_us", "billed_ms", "cpu_ns", "peak_memory_kib", "cold")

@@ -67,7 +67,9 @@ class InvocationsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def InvokeStream(self, request, context):
-        """Runs the function once; the answer comes in pieces, followed by one message that has `complete` set.
+        """Runs the function once; the answer comes in pieces, followed by one message that has `complete` set. A function that streams
+        (yields, returns an iterator, or writes to `context.response_stream`) may send 200 MiB, and each piece arrives as it is made; its
+        handler waits while the client takes nothing. With an `idempotency_key` the answer is made whole first, and is at most 6 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import grpc
@@ -26,6 +27,7 @@ from gateway.model.invocation import (
     check_tenant,
 )
 from gateway.model.request_id import new_request_id
+from gateway.rpc.answer_stream import AnswerStream
 from gateway.rpc.idempotency import MAX_KEY, OnceOnly
 from gateway.rpc.invocations_pb2 import (
     InvokeComplete,
@@ -70,6 +72,12 @@ class Dispatcher(Protocol):
         """The caller no longer wants it; its worker, if it has one, is killed."""
         ...
 
+    def pause(self, invocation: Invocation, pausing: bool = True) -> None:
+        """The caller takes no more of its stream for now; or (False) has taken what there was."""
+        ...
+
+
+_ANSWERS = (ResultKind.OK, ResultKind.FUNCTION_ERROR)
 
 # What a function and a qualifier, as a caller spelled them, were resolved to, and the ARN that it was invoked as.
 Learn = Callable[[str, str, FunctionView, str], None]
@@ -104,22 +112,77 @@ class InvokeService:
 
     async def invoke_stream(self, message: bytes, context: ServicerContext) -> None:
         """InvokeRequest -> InvokeStreamResponse, InvokeStreamResponse, ..."""
-        request_id, result, with_log = await self._run(message, context)
-        payload = result.payload
-        for start in range(0, len(payload), STREAM_CHUNK):
-            piece = InvokeStreamResponse(payload=payload[start : start + STREAM_CHUNK])
-            await context.write(piece.SerializeToString())
+        request, qualifier, invocation = await self._read(message, context)
+        request_id = invocation.request_id
+        if request.idempotency_key:  # its answer may be for others, too, and later
+            request_id, result = await self._run_once(request, qualifier, invocation)
+        else:
+            answer = AnswerStream(self._dispatcher, invocation)
+            async with aclosing(answer.pieces()) as pieces:
+                async for piece in pieces:
+                    await context.write(InvokeStreamResponse(payload=piece).SerializeToString())
+            assert answer.result is not None
+            result = answer.result
+        if result.kind not in _ANSWERS:
+            await context.abort(*refusal_of(result, request_id))
         complete = InvokeComplete(
             executed_version=result.executed_version, request_id=request_id, receipt=_receipt(result)
         )
         if result.kind is ResultKind.FUNCTION_ERROR:
             complete.function_error = "Unhandled"
-        if with_log and result.log_tail:
+            complete.error = result.payload
+        else:
+            payload = result.payload
+            for start in range(0, len(payload), STREAM_CHUNK):
+                rest = InvokeStreamResponse(payload=payload[start : start + STREAM_CHUNK])
+                await context.write(rest.SerializeToString())
+        if request.log_tail and result.log_tail:
             complete.log_tail = result.log_tail
         await context.write(InvokeStreamResponse(complete=complete).SerializeToString())
 
     async def _run(self, message: bytes, context: ServicerContext) -> tuple[str, Result, bool]:
         """Request id, result (OK or FUNCTION_ERROR) and whether the caller wants the log; aborts the call otherwise."""
+        request, qualifier, invocation = await self._read(message, context)
+        request_id = invocation.request_id
+        if request.idempotency_key:
+            request_id, result = await self._run_once(request, qualifier, invocation)
+        else:
+            done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+            def on_done(result: Result) -> None:
+                if not done.done():  # the caller may be gone
+                    done.set_result(result)
+
+            invocation.on_done = on_done
+            self._dispatcher.invoke(invocation)
+            try:
+                result = await done
+            except asyncio.CancelledError:
+                # Cancelled by the client, its connection lost, or its deadline passed.
+                self._dispatcher.cancel(invocation)
+                raise
+        if result.kind is ResultKind.OK:
+            special = (
+                request.client_context or request.tenant_id or request.log_tail or request.idempotency_key
+            )
+            view = invocation.view
+            if not special and not self._dispatcher.directory.is_split(view.region, view.name, qualifier):
+                self._learn(request.function, request.qualifier, view, invocation.invoked_arn)
+        elif result.kind is not ResultKind.FUNCTION_ERROR:
+            await context.abort(*refusal_of(result, request_id))
+        return request_id, result, request.log_tail
+
+    async def _run_once(
+        self, request: InvokeRequest, qualifier: str | None, invocation: Invocation
+    ) -> tuple[str, Result]:
+        """Request id and result of whichever call with its key ran."""
+        key = (invocation.view.arn, qualifier or "", request.tenant_id, request.idempotency_key)
+        return await self._once_only.run(key, invocation)
+
+    async def _read(
+        self, message: bytes, context: ServicerContext
+    ) -> tuple[InvokeRequest, str | None, Invocation]:
+        """The request, its qualifier, and the run that it asks for; aborts the call otherwise."""
         try:
             request = InvokeRequest.FromString(message)
         except DecodeError:
@@ -130,14 +193,6 @@ class InvokeService:
             check_tenant(view, request.tenant_id)
         except ApiError as error:
             await refuse(context, error)
-
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Result] = loop.create_future()
-
-        def on_done(result: Result) -> None:
-            if not done.done():  # the caller may be gone
-                done.set_result(result)
-
         request_id, nonce = new_request_id()
         once_key = request.idempotency_key
         invocation = Invocation(
@@ -146,7 +201,7 @@ class InvokeService:
             request_id=request_id,
             nonce=nonce,
             invoked_arn=f"{view.arn}:{qualifier}" if qualifier else view.arn,
-            on_done=on_done,
+            on_done=_nobody,
             client_context=request.client_context or None,
             tenant_id=request.tenant_id or None,
             # A repetition may want the log that the first call did not ask for.
@@ -154,24 +209,7 @@ class InvokeService:
             # A run that several calls wait for has no one call's deadline; each of them is cancelled at its own.
             deadline_s=None if once_key else context.time_remaining(),
         )
-        if once_key:
-            call_key = (view.arn, qualifier or "", request.tenant_id, once_key)
-            request_id, result = await self._once_only.run(call_key, invocation)
-        else:
-            self._dispatcher.invoke(invocation)
-            try:
-                result = await done
-            except asyncio.CancelledError:
-                # Cancelled by the client, its connection lost, or its deadline passed.
-                self._dispatcher.cancel(invocation)
-                raise
-        if result.kind is ResultKind.OK:
-            special = request.client_context or request.tenant_id or request.log_tail or once_key
-            if not special and not self._dispatcher.directory.is_split(view.region, view.name, qualifier):
-                self._learn(request.function, request.qualifier, view, invocation.invoked_arn)
-        elif result.kind is not ResultKind.FUNCTION_ERROR:
-            await context.abort(*refusal_of(result, request_id))
-        return request_id, result, request.log_tail
+        return request, qualifier, invocation
 
     def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
         """Raises ApiError."""
@@ -183,6 +221,10 @@ class InvokeService:
                 self._names.clear()
             self._names[function, qualifier] = names
         return self._dispatcher.directory.resolve(*names), names[2]
+
+
+def _nobody(result: Result) -> None:
+    raise AssertionError("an invocation was begun that nobody waits for")
 
 
 def _check(request: InvokeRequest) -> None:

@@ -20,6 +20,7 @@ _HELP = {
     "forklight_invocations_total": "Invocations by how they ended",
     "forklight_fast_invocations_total": "Invocations that took the fast path: without a line of Python in the door",
     "forklight_cold_starts_total": "Invocations that a new worker served",
+    "forklight_streamed_bytes_total": "Bytes of answers that left before their function had ended",
     "forklight_timeouts_total": "Invocations that ran into the function's timeout",
     "forklight_worker_deaths_total": "Workers that ended, by cause; detail is the exit status, the signal or the system call",
     "forklight_billed_milliseconds_total": "Billed duration",

@@ -85,6 +85,18 @@ class Arriving(asyncio.Protocol):
     def finish(self, request: Request, status: int, headers: bytes, body: bytes | None) -> None:
         """The response of the active request: its status, further header lines, body (None: it can have none)."""
 
+    @abstractmethod
+    def begin_body(self, request: Request, status: int, headers: bytes) -> None:
+        """The same without its body, which comes in pieces."""
+
+    @abstractmethod
+    def push(self, request: Request, piece: bytes) -> bool:
+        """One of them.  Whether the client takes more."""
+
+    @abstractmethod
+    def end_body(self, request: Request) -> None:
+        """No more of them."""
+
     def _plain_left(self) -> int:
         """Bytes to come of a body whose length is known; 0: none is under way."""
         return self._length - self._body_size if self._midway and not self._in_head else 0

@@ -58,6 +58,7 @@ class Connection(Arriving):
         # Open: what arrives is shown to the fast path first, and nothing is under way here.
         self._lane: FastLane | None = None
         self._eof = False
+        self._streaming = False  # the active request has the head of its answer
         self._closing = False  # close when nothing is queued any more
         self._probe: asyncio.TimerHandle | None = None
 
@@ -228,6 +229,9 @@ class Connection(Arriving):
         self._eof = True
         if (self._active is None and not self._queue) or self._fd < 0:
             return False  # the transport closes itself; TLS knows no half-closed connection
+        if self._streaming:  # nothing can be sent between two pieces to see if it is still there
+            self._transport.abort()
+            return False
         self._closing = True
         self._send_probe(0)
         return True
@@ -238,6 +242,8 @@ class Connection(Arriving):
 
     def resume_writing(self) -> None:
         self._writable = True
+        if self._active is not None and self._active.on_writable is not None:
+            self._active.on_writable()
         self._pump()
 
     def _settle(self, request: Request) -> None:
@@ -343,6 +349,42 @@ class Connection(Arriving):
             head = b"%b%b%bContent-Length: %d\r\n\r\n" % (line, date, headers, len(body))
             self._transport.writelines((head, body))
             self.server.answers.waits(self, len(head) + len(body), self.server.now)
+        self._go_on(closing)
+
+    def begin_body(self, request: Request, status: int, headers: bytes) -> None:
+        """The head of a response whose body comes in pieces.  An HTTP/1.0 client knows its end by that of the connection."""
+        if self._active is not request:
+            return
+        self._streaming = True
+        if self._probe is not None:  # nothing may come between the pieces
+            self._probe.cancel()
+            self._probe = None
+        self._settle(request)
+        if request.old or (self._closing and not self._queue):
+            request.keep_alive = False
+        headers += b"" if request.old else b"Transfer-Encoding: chunked\r\n"
+        headers += b"" if request.keep_alive else b"Connection: close\r\n"
+        self._write(b"%b%b%b\r\n" % (STATUS_LINES[status], self.server.date_line, headers))
+
+    def push(self, request: Request, piece: bytes) -> bool:
+        """False: what was pushed waits here, and `Request.on_writable` is called when most of it is gone."""
+        if self._active is not request:
+            return True
+        self._write(piece if request.old else b"%x\r\n%b\r\n" % (len(piece), piece))
+        return self._writable
+
+    def end_body(self, request: Request) -> None:
+        """The end of the body."""
+        if self._active is not request:
+            return
+        self._active = None
+        self._streaming = False
+        if not request.old:
+            self._write(b"0\r\n\r\n")
+        self._go_on(not request.keep_alive or (self._closing and not self._queue))
+
+    def _go_on(self, closing: bool) -> None:
+        """After a whole answer: the next one, or the next request, or the end."""
         if closing:
             self._close()
         elif self._queue:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.web.http_server import HttpServer, Limits
 
 ENGINE_WINDOW: Final = 65_535  # bytes of a body that may come unasked
+PUSHED_AHEAD: Final = 128 * 1024  # bytes of an answer in pieces that may wait for the client
 _STOPPING: Final = Refusal(503, "ServiceUnavailableException", "The server is stopping.")
 _LATE: Final = Refusal(408, "RequestTimeout", "The request did not arrive in time.")
 _UNEXPECTED: Final = Refusal(417, "ExpectationFailed", "Only 100-continue can be expected.")
@@ -42,6 +43,12 @@ class Connection(Reader, Protocol):
     def go_on(self, stream: int) -> None: ...
 
     def respond(self, stream: int, status: int, fields: bytes, body: bytes) -> None: ...
+
+    def begin_body(self, stream: int, status: int, fields: bytes) -> None: ...
+
+    def push(self, stream: int, piece: bytes, limit: int) -> int: ...
+
+    def end_body(self, stream: int) -> None: ...
 
     def forget(self, call: Any) -> None: ...
 
@@ -76,8 +83,8 @@ class Exchange:
     """One request and its answer, on one stream."""
 
     __slots__ = (
-        "_all", "_body", "_charge", "_connection", "_last", "_limit", "_over", "_request", "_size", "_too_large", "deadline",
-        "protected", "stream",
+        "_all", "_body", "_charge", "_connection", "_last", "_limit", "_over", "_request", "_size", "_streaming", "_too_large",
+        "deadline", "protected", "stream",
     )  # fmt: skip
 
     def __init__(self, requests: Http2Requests, connection: Connection, stream: int) -> None:
@@ -94,6 +101,7 @@ class Exchange:
         self._too_large = FULL
         self._charge = 0  # bytes that the server counts
         self._over = False  # answered, or nobody waits for that
+        self._streaming = False  # the head of its answer is out
 
     # ---- what the engine says ------------------------------------------------------------------------------
 
@@ -143,7 +151,9 @@ class Exchange:
             server.requests.arrived(self)
 
     def writable(self) -> None:
-        """Nothing: its answer is written at once."""
+        """The client has taken most of what it was sent: of an answer in pieces."""
+        if self._request is not None and self._request.on_writable is not None:
+            self._request.on_writable()
 
     def lost(self) -> None:
         """The client is gone, or has given up."""
@@ -155,6 +165,9 @@ class Exchange:
     def end(self, code: object, details: str) -> None:
         """The server stops."""
         request = self._request
+        if self._streaming and request is not None:
+            request.abandon()  # what is under way then ends the body in its own way
+            return
         abandoned = request.on_abandon if request is not None else None
         self.refuse(_STOPPING)
         if abandoned is not None:
@@ -180,6 +193,25 @@ class Exchange:
         if body is None or request.method == b"HEAD":
             body = b""
         self._connection.respond(self.stream, status, fields, body)
+
+    def begin_body(self, request: Request, status: int, headers: bytes) -> None:
+        """The head of a response whose body comes in pieces."""
+        if self._over:
+            return
+        self._streaming = True
+        self._count(-self._charge)
+        fields = write_fields(self._all.server.date_line + headers, None)
+        self._connection.begin_body(self.stream, status, fields)
+
+    def push(self, request: Request, piece: bytes) -> bool:
+        """One of them.  False: many wait, and `Request.on_writable` is called when most are gone."""
+        return self._over or self._connection.push(self.stream, piece, PUSHED_AHEAD) <= PUSHED_AHEAD
+
+    def end_body(self, request: Request) -> None:
+        """No more of them."""
+        if not self._over:
+            self._close()
+            self._connection.end_body(self.stream)
 
     # ---- parts ---------------------------------------------------------------------------------------------
 

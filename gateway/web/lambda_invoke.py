@@ -58,6 +58,8 @@ class Dispatcher(Protocol):
 
     def cancel(self, invocation: Invocation) -> None: ...
 
+    def pause(self, invocation: Invocation, pausing: bool = True) -> None: ...
+
 
 class Events(Protocol):
     """Keeps asynchronous events (gateway.door.event_line)."""
@@ -70,9 +72,10 @@ class Events(Protocol):
 class InvokeRoute:
     """One request target that names a function to invoke: what can be known before the request is."""
 
-    __slots__ = ("_names", "qualifier", "target", "text")
+    __slots__ = ("_names", "call", "qualifier", "target", "text")
 
-    def __init__(self, target: Target, text: str, qualifier: str | None) -> None:
+    def __init__(self, target: Target, text: str, qualifier: str | None, call: type[InvokeCall]) -> None:
+        self.call = call  # which takes its requests
         self.target = target
         self.text = text
         self.qualifier = qualifier
@@ -94,12 +97,17 @@ def match_invoke(target: Target) -> InvokeRoute | None:
     match = _PATH.fullmatch(target.path.decode("latin-1"))
     if match is None:
         return None
+    return InvokeRoute(target, unquote(match[1]), qualifier_of(target), InvokeCall)
+
+
+def qualifier_of(target: Target) -> str | None:
+    """The parameter of that name."""
     qualifier = None
     if target.query:
         for name, value in parse_qsl(target.query.decode("latin-1"), keep_blank_values=True):
             if name == "Qualifier" and value:
                 qualifier = value
-    return InvokeRoute(target, unquote(match[1]), qualifier)
+    return qualifier
 
 
 class InvokeCall:
@@ -132,7 +140,7 @@ class InvokeCall:
         view = self._dispatcher.directory.resolve(region, name, qualifier)
         kind = headers.get(b"x-amz-invocation-type")
         invocation = Invocation(view, request.body or b"{}", self._request_id, nonce, arn, self.done)
-        self._read_headers(headers, invocation)
+        self._prepare(headers, invocation)
         if view.isolation == "tenant":
             check_tenant(view, invocation.tenant_id)
         if kind is not None and kind != b"RequestResponse":
@@ -148,12 +156,12 @@ class InvokeCall:
         self._request.on_abandon = self._abandoned
         invocation.on_done = self.done
 
-    def _read_headers(self, headers: dict[bytes, bytes], invocation: Invocation) -> None:
+    def _prepare(self, headers: dict[bytes, bytes], invocation: Invocation) -> None:
         """The optional headers of the operation.  Raises ApiError."""
         log_type = headers.get(b"x-amz-log-type")
         if log_type is not None:
             if log_type not in (b"Tail", b"None"):
-                raise _not_in(log_type, "logType", "[None, Tail]")
+                raise not_in(log_type, "logType", "[None, Tail]")
             invocation.want_log_tail = log_type == b"Tail"
         context = headers.get(b"x-amz-client-context")
         if context is not None:
@@ -180,7 +188,7 @@ class InvokeCall:
         if kind == b"Event":
             self._keep(invocation, qualifier)
             return
-        raise _not_in(kind, "invocationType", "[Event, RequestResponse, DryRun]")
+        raise not_in(kind, "invocationType", "[Event, RequestResponse, DryRun]")
 
     def _keep(self, invocation: Invocation, qualifier: str | None) -> None:
         """An asynchronous invocation: answered when it is on disk. Raises ApiError."""
@@ -227,16 +235,19 @@ class InvokeCall:
                 head += _receipt_line(result)
             request.respond(200, head, result.payload)
             return
+        respond_error(request, self._error_of(result), self._request_id)
+
+    def _error_of(self, result: Result) -> ApiError:
+        """Of a result that is no answer of the function."""
+        kind = result.kind
         if kind is ResultKind.CANCELLED:
             # The client is gone; the status is for the rare one that half-closed and still reads.
-            error = service_unavailable("The invocation was cancelled.")
-        elif kind is ResultKind.THROTTLED:
-            error = too_many_requests(result.error_message or "ConcurrentInvocationLimitExceeded")
-        elif kind is ResultKind.BAD_EVENT:
-            error = ApiError("InvalidRequestContentException", result.error_message)
-        else:
-            error = service_unavailable(result.error_message or "This host cannot run the function now.")
-        respond_error(request, error, self._request_id)
+            return service_unavailable("The invocation was cancelled.")
+        if kind is ResultKind.THROTTLED:
+            return too_many_requests(result.error_message or "ConcurrentInvocationLimitExceeded")
+        if kind is ResultKind.BAD_EVENT:
+            return ApiError("InvalidRequestContentException", result.error_message)
+        return service_unavailable(result.error_message or "This host cannot run the function now.")
 
 
 def _client_context(encoded: bytes) -> bytes:
@@ -259,14 +270,19 @@ def _client_context(encoded: bytes) -> bytes:
     return text
 
 
-def _not_in(value: bytes, path: str, choices: str) -> ApiError:
+def not_in(value: bytes, path: str, choices: str) -> ApiError:
     constraint = f"Member must satisfy enum value set: {choices}"
     return constraint_failure(value.decode("latin-1")[:300], path, constraint)
 
 
 def _receipt_line(result: Result) -> bytes:
+    return b"x-forklight-receipt: %b\r\n" % orjson.dumps(receipt_document(result))
+
+
+def receipt_document(result: Result) -> dict[str, object]:
+    """What the invocation cost, as it is told to callers."""
     receipt = result.receipt
-    document = {
+    return {
         "queue_us": receipt.queue_us,
         "fork_us": receipt.fork_us,
         "restore_us": receipt.restore_us,
@@ -277,4 +293,3 @@ def _receipt_line(result: Result) -> bytes:
         "peak_kib": receipt.peak_kib,
         "cold": receipt.cold,
     }
-    return b"x-forklight-receipt: %b\r\n" % orjson.dumps(document)

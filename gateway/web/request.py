@@ -25,6 +25,18 @@ class Carrier(Protocol):
         """The response: its status, further header lines, its body (None: it can have none)."""
         ...
 
+    def begin_body(self, request: Request, status: int, headers: bytes) -> None:
+        """The same without its body, which comes in pieces."""
+        ...
+
+    def push(self, request: Request, piece: bytes) -> bool:
+        """One of them.  Whether the client takes more."""
+        ...
+
+    def end_body(self, request: Request) -> None:
+        """No more of them."""
+        ...
+
 
 class Request:
     """``respond`` is called exactly once, at any time.  ``on_abandon`` is called when the client went first."""
@@ -38,6 +50,7 @@ class Request:
         "method",
         "old",
         "on_abandon",
+        "on_writable",
         "refusal",
         "target",
         "verified_region",
@@ -64,14 +77,29 @@ class Request:
         self.charge = 0  # bytes of it that the server counts
         self.refusal: Refusal | None = None
         self.on_abandon: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None  # of a body in pieces: the client takes more again
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
         self.on_abandon = None
         self._carrier.finish(self, status, headers, None if status in _BODILESS else body)
 
+    def begin(self, status: int, headers: bytes) -> None:
+        """Instead of ``respond``: a response whose body comes in pieces (`push`), until `end`."""
+        self._carrier.begin_body(self, status, headers)
+
+    def push(self, piece: bytes) -> bool:
+        """The next of it, not empty.  False: the client is behind; ``on_writable`` is called when it takes more."""
+        return self._carrier.push(self, piece)
+
+    def end(self) -> None:
+        """That was all."""
+        self.on_abandon = self.on_writable = None
+        self._carrier.end_body(self)
+
     def abandon(self) -> None:
         """The client hung up."""
+        self.on_writable = None
         callback, self.on_abandon = self.on_abandon, None
         if callback is not None:
             callback()

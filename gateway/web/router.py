@@ -16,6 +16,7 @@ from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.request_id import new_request_id
 from gateway.web.fast_teacher import FastTeacher
 from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, Events, InvokeCall, InvokeRoute, match_invoke
+from gateway.web.lambda_stream import match_stream
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
@@ -96,7 +97,7 @@ class Router:
         elif b"authorization" in request.headers:
             claimed = self.verifier.identity(request.headers)
             region = claimed.region if claimed is not None else region
-        InvokeCall(self._dispatcher, self._events, request, request_id).start(route, region, nonce)
+        route.call(self._dispatcher, self._events, request, request_id).start(route, region, nonce)
         if self._teacher is not None and request.target in self._routes:
             self._teacher.teach(request, route, region, self.verifier if self._auth_required else None)
 
@@ -113,7 +114,7 @@ class Router:
         """Invoke takes an event, everything else at most a function's code; a stranger's request next to nothing."""
         if self._auth_required and not self.verifier.may_know(headers, target):
             return STRANGERS_BODY, _STRANGER
-        if target in self._routes or b"/invocations" in target:
+        if target in self._routes or b"invocations" in target:
             return MAX_REQUEST_BYTES, TOO_LARGE
         return CONTROL_BODY, _CONTROL_TOO_LARGE
 
@@ -130,6 +131,9 @@ class Router:
             route = match_invoke(target)
             if route is not None:
                 self._remember(request.target, route)
+            else:
+                route = match_stream(target)  # not remembered: the fast path is not for it
+            if route is not None:
                 self._invoke(request, route, request_id, nonce)
                 return
         metrics = target.path == b"/metrics"

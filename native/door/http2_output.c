@@ -252,7 +252,8 @@ int fl_h2_submit(struct fl_h2 *h2, struct fl_h2_stream *stream, int http_status,
     nghttp2_data_provider2 provider = {.source.ptr = stream, .read_callback = read_output};
     stream->answered = 1;
     return nghttp2_submit_response2(h2->session, stream->id, head, count,
-                                    stream->out.first != NULL ? &provider : NULL);
+                                    stream->out.first != NULL || !stream->finished ? &provider
+                                                                                   : NULL);
 }
 
 void fl_h2_output_free(struct fl_h2 *h2, struct fl_h2_stream *stream)

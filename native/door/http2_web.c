@@ -73,6 +73,14 @@ int fl_h2_respond(struct fl_h2 *h2, int32_t id, int status, const char *fields, 
     return fl_h2_submit(h2, stream, status, fields, fields_size);
 }
 
+int fl_h2_begin(struct fl_h2 *h2, int32_t id, int status, const char *fields, size_t fields_size)
+{
+    struct fl_h2_stream *stream = web_stream(h2, id);
+    if (stream == NULL || stream->answered)
+        return -1;
+    return fl_h2_submit(h2, stream, status, fields, fields_size);
+}
+
 int fl_h2_continue(struct fl_h2 *h2, int32_t id)
 {
     static const nghttp2_nv head = {(uint8_t *)":status", (uint8_t *)"100", 7, 3,

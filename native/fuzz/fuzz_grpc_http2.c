@@ -59,6 +59,8 @@ static void act(struct fl_h2 *h2, const struct fl_h2_event *event, unsigned how)
             fl_h2_accept(h2, stream);
         if (event->web && how & 2)
             fl_h2_continue(h2, stream);
+        if (event->web && how & 0x80)
+            fl_h2_begin(h2, stream, 200, "x\0y", 4);
         if (event->web && how & 0x40)
             fl_h2_respond(h2, stream, 404, "x\0y", 4, message, how & 16 ? sizeof message : 0);
     }

@@ -24,6 +24,9 @@
 
 enum { BUFFER_BYTES = 64 * 1024, UUID_CHARS = 36 };
 
+/* Of frames: sandbox/channel.py. */
+enum { INVOKE_STREAM = 4, CHUNK = 20, MAX_CHUNK = 64 * 1024 - sizeof(struct frame_header) };
+
 struct channel {
     PyObject_HEAD;
     int fd;      /* borrowed */
@@ -31,6 +34,8 @@ struct channel {
     uint8_t nonce[FG_NONCE_BYTES];
     uint64_t received_ns; /* when the last frame, which had that nonce, was complete */
     uint64_t counted_ns;  /* CPU time that has been told, or is no invocation's */
+    uint64_t streamed;    /* bytes of its answer that went out in chunks */
+    uint16_t kind;        /* of the last frame */
     char *buffer;         /* what was read and not yet taken lies between `start` and `end` */
     size_t start, end;
 };
@@ -153,6 +158,8 @@ static PyObject *receive(PyObject *self, PyObject *unused)
         write_uuid(id, header.nonce);
         memcpy(channel->nonce, header.nonce, FG_NONCE_BYTES);
         channel->received_ns = now_ns();
+        channel->kind = header.kind;
+        channel->streamed = 0;
         return Py_BuildValue("(HKs#NN)", header.kind, (unsigned long long)header.aux, id,
                              (Py_ssize_t)UUID_CHARS, meta, event);
     }
@@ -161,18 +168,21 @@ static PyObject *receive(PyObject *self, PyObject *unused)
     return more == 0 ? Py_BuildValue("") : NULL;
 }
 
-/* Both parts, whole. None, or NULL with an exception set. */
+/* Both parts, whole. None, or NULL with an exception set. What a signal handler raises is for
+ * before the first byte: a frame that has begun is finished. */
 static PyObject *write_all(const struct channel *channel, struct iovec parts[2])
 {
     if (getpid() != channel->owner)
         _exit(0); /* a child that the user's code forked came back to us: it is not the worker */
+    int begun = 0;
     while (parts[0].iov_len + parts[1].iov_len > 0) {
         ssize_t count;
         Py_BEGIN_ALLOW_THREADS;
         count = writev(channel->fd, parts, 2);
         Py_END_ALLOW_THREADS;
-        if (count < 0 && retry() != 0)
+        if (count < 0 && !(begun && errno == EINTR) && retry() != 0)
             return NULL;
+        begun |= count > 0;
         for (int i = 0; i < 2 && count > 0; i++) {
             size_t gone = (size_t)count < parts[i].iov_len ? (size_t)count : parts[i].iov_len;
             parts[i].iov_base = (char *)parts[i].iov_base + gone;
@@ -227,8 +237,48 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
     head.statistics.cpu_ns = cpu_ns - channel->counted_ns;
     head.statistics.peak_kib = (uint64_t)used.ru_maxrss;
     channel->counted_ns = cpu_ns;
+    channel->kind = 0; /* whoever streams from now on is late */
     struct iovec parts[2] = {{&head, sizeof head}, {payload, (size_t)payload_bytes}};
     return write_all(channel, parts);
+}
+
+PyDoc_STRVAR(wants_stream_doc, "wants_stream() -> bool: whether the frame received last asked for "
+                               "its answer in chunks.");
+
+static PyObject *wants_stream(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((struct channel *)self)->kind == INVOKE_STREAM);
+}
+
+PyDoc_STRVAR(stream_doc, "stream(data): the next bytes of the answer to the frame received last, "
+                         "which asked for that.\n"
+                         "Blocks while the host takes nothing. Of several threads one at a time.");
+
+static PyObject *stream(PyObject *self, PyObject *args)
+{
+    struct channel *channel = (struct channel *)self;
+    char *data;
+    Py_ssize_t left;
+    if (!PyArg_ParseTuple(args, "y#", &data, &left))
+        return NULL;
+    if (channel->kind != INVOKE_STREAM)
+        return PyErr_Format(PyExc_ValueError, "no invocation waits for a stream");
+    while (left > 0) {
+        size_t size = left < MAX_CHUNK ? (size_t)left : MAX_CHUNK;
+        struct frame_header header = {
+            .length = (uint32_t)size, .kind = CHUNK, .aux = channel->streamed};
+        memcpy(header.nonce, channel->nonce, FG_NONCE_BYTES);
+        struct iovec parts[2] = {{&header, sizeof header}, {data, size}};
+        PyObject *written = write_all(channel, parts);
+        if (!written)
+            return NULL;
+        Py_DECREF(written);
+        channel->streamed += size;
+        data += size;
+        left -= (Py_ssize_t)size;
+    }
+    return Py_BuildValue("");
 }
 
 PyDoc_STRVAR(start_counting_doc, "start_counting(): CPU time used up to now is no invocation's.");
@@ -273,6 +323,8 @@ static PyMethodDef methods[] = {
     {"receive", receive, METH_NOARGS, receive_doc},
     {"send", send_frame, METH_VARARGS, send_doc},
     {"answer", (PyCFunction)(void (*)(void))answer, METH_FASTCALL, answer_doc},
+    {"wants_stream", wants_stream, METH_NOARGS, wants_stream_doc},
+    {"stream", stream, METH_VARARGS, stream_doc},
     {"start_counting", start_counting, METH_NOARGS, start_counting_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -159,6 +159,10 @@ int fl_h2_finish(struct fl_h2 *h2, int32_t stream, int status, const char *field
 /* Answers a web request. `fields`: of the head, besides the status, as above. */
 int fl_h2_respond(struct fl_h2 *h2, int32_t stream, int status, const char *fields,
                   size_t fields_size, const char *body, size_t size);
+/* The head of an answer in pieces: fl_h2_write adds to its body, fl_h2_finish ends it (status 0, no
+ * fields). */
+int fl_h2_begin(struct fl_h2 *h2, int32_t stream, int status, const char *fields,
+                size_t fields_size);
 /* Asks for the body of a web request: 100. */
 int fl_h2_continue(struct fl_h2 *h2, int32_t stream);
 /* Bytes of answers to web requests that wait for the client to take them. */

@@ -74,6 +74,43 @@ TEST(a_large_body_comes_in_pieces_and_is_not_kept)
     end_web();
 }
 
+TEST(an_answer_may_come_in_pieces)
+{
+    static char large[WINDOW];
+    begin_web();
+    int32_t id = post("x", "y", 5);
+    CHECK_INT(fl_h2_begin(h2, id, 200, "extra\0yes", 10), 0);
+    CHECK_INT(fl_h2_begin(h2, id, 200, "extra\0yes", 10), -1);
+    pump();
+    CHECK_TEXT(seen.status, "200");
+    CHECK_TEXT(seen.extra, "yes");
+    CHECK_INT(seen.closed, 0);
+    for (size_t sent = 1; sent <= 3; sent++) { /* each is there before the next is written */
+        CHECK_INT(fl_h2_write(h2, id, "ab", 2, 10), 2);
+        pump();
+        CHECK_INT(seen.size, 2 * sent);
+        CHECK_INT(fl_h2_unread(h2), 0);
+    }
+    int64_t waiting = fl_h2_write(h2, id, large, sizeof large, 10);
+    CHECK(waiting > 10);
+    CHECK_INT(fl_h2_unread(h2), waiting);
+    pump();
+    CHECK_INT(news & FL_H2_WRITABLE, FL_H2_WRITABLE);
+    CHECK_INT(fl_h2_finish(h2, id, 0, NULL, 0), 0);
+    CHECK_INT(fl_h2_write(h2, id, "ab", 2, 10), -1);
+    pump();
+    CHECK_INT(seen.size, 6 + sizeof large);
+    CHECK_TEXT(seen.grpc_status, "");
+    CHECK_INT(seen.closed, 1);
+    id = post("x", "y", 5);
+    CHECK_INT(fl_h2_begin(h2, id, 200, NULL, 0), 0);
+    CHECK_INT(fl_h2_finish(h2, id, 0, NULL, 0), 0);
+    pump();
+    CHECK_INT(seen.closed, 1);
+    CHECK_INT(server->bytes, 0);
+    end_web();
+}
+
 TEST(what_nobody_takes_is_not_sent)
 {
     begin_web();

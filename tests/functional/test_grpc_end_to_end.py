@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from tests.support.deploy import function, zip_of
 from tests.support.patience import handler_timeout, seconds
 from tests.support.processes import workers_of
 from tests.support.server import Server
+from tests.support.streaming import CODE, digest_of_much
 
 SLEEPER = """
 import time
@@ -163,3 +165,22 @@ def test_the_same_suite_of_answers_with_tls(
             timeout=seconds(10),
         )
     assert list(answer.functions) == []
+
+
+def test_a_stream_arrives_as_it_is_made(server: Server, channel: grpc.Channel, token: Any) -> None:
+    stub = invocations_pb2_grpc.InvocationsStub(channel)
+    with function(server.client(), CODE, Timeout=handler_timeout(60)) as name:
+        call = stub.InvokeStream(request(name, {"do": "much", "blocks": 320}), metadata=token)
+        *pieces, last = list(call)
+        assert hashlib.sha256(b"".join(piece.payload for piece in pieces)).hexdigest() == digest_of_much(320)
+        assert last.complete.function_error == "" and last.complete.receipt.billed_ms > 0
+
+        *pieces, last = list(stub.InvokeStream(request(name, {"do": "raise_late"}), metadata=token))
+        assert [piece.payload for piece in pieces] == [b"a part"]
+        assert json.loads(last.complete.error)["errorMessage"] == "in the middle"
+
+        endless = stub.InvokeStream(request(name, {"do": "endless"}), metadata=token)
+        assert next(endless).payload.isdigit()
+        workers = set(workers_of(server.pid))
+        endless.cancel()
+        assert one_gone(server.pid, workers)

@@ -64,3 +64,4 @@ def test_the_tour_runs(start_server: Callable[..., Server], project_root: Path, 
     everything = "\n".join(said)
     for name in ("you", "boto3", "gRPC"):
         assert f"hello {name}" in everything
+    assert "one\nby\none\n" in everything

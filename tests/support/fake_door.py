@@ -64,6 +64,7 @@ class FakeDispatcher:
         self.invocations: list[Invocation] = []
         self.cancelled: asyncio.Queue[Invocation] = asyncio.Queue()
         self.waiting: asyncio.Queue[Invocation] = asyncio.Queue()
+        self.paused: set[str] = set()  # request ids of streams that nobody takes
 
     def add(self, name: str, function: Callable[[Invocation], Result | None], **options: Any) -> FunctionView:
         added = view(name, **options)
@@ -82,6 +83,9 @@ class FakeDispatcher:
     def cancel(self, invocation: Invocation) -> None:
         self.cancelled.put_nowait(invocation)
         invocation.on_done(Result(ResultKind.CANCELLED))
+
+    def pause(self, invocation: Invocation, pausing: bool = True) -> None:
+        (self.paused.add if pausing else self.paused.discard)(invocation.request_id)
 
 
 def ok(payload: bytes, log_tail: bytes | None = None) -> Result:

@@ -28,8 +28,8 @@ from tests.support.patience import seconds
 
 GUEST = Path(__file__).resolve().parents[2] / "sandbox" / "guests" / "python"
 HEADER = struct.Struct("<IHHQ16s")
-INIT, INVOKE, REHEARSE = 1, 2, 3
-READY, INIT_FAILED, RESULT, ERROR, SETUP_FAILED = 16, 17, 18, 19, 22
+INIT, INVOKE, REHEARSE, INVOKE_STREAM = 1, 2, 3, 4
+READY, INIT_FAILED, RESULT, ERROR, CHUNK, SETUP_FAILED = 16, 17, 18, 19, 20, 22
 PATIENCE_S = seconds(30)
 
 
@@ -108,17 +108,32 @@ class GuestWorker:
         return self.reply()
 
     def post(
-        self, event: bytes, *, request_id: uuid.UUID | None = None, timeout_s: float = 3, **meta: object
+        self,
+        event: bytes,
+        *,
+        request_id: uuid.UUID | None = None,
+        timeout_s: float = 3,
+        kind: int = INVOKE,
+        **meta: object,
     ) -> None:
         """Sends an invocation and does not wait."""
         nonce = (request_id or uuid.uuid4()).bytes
         deadline_ms = int((time.time() + timeout_s) * 1000)
         meta_json = json.dumps(meta).encode() if meta else b""
-        self.send(INVOKE, event, meta=meta_json, aux=deadline_ms, nonce=nonce)
+        self.send(kind, event, meta=meta_json, aux=deadline_ms, nonce=nonce)
 
     def invoke(self, event: bytes, **options: object) -> Reply:
         self.post(event, **options)  # type: ignore[arg-type]
         return self.reply()
+
+    def stream(self, event: bytes, **options: object) -> tuple[list[bytes], Reply]:
+        """The chunks of a streamed answer, in order, and the frame that ends it."""
+        self.post(event, kind=INVOKE_STREAM, **options)  # type: ignore[arg-type]
+        chunks: list[bytes] = []
+        while (reply := self.reply()).kind == CHUNK:
+            assert reply.aux == sum(map(len, chunks))
+            chunks.append(reply.payload)
+        return chunks, reply
 
     def reply(self) -> Reply:
         """The next frame. Raises EOFError when the worker has gone, TimeoutError when it says nothing."""

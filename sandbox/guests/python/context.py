@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Mapping
 
+from . import response_stream
+from .response_stream import ResponseStream
+
 # Only these fields of a client context's "w3c" member are shown, and only when they are text.
 _TRACE_FIELDS = ("traceparent", "tracestate", "baggage")
 
@@ -74,6 +77,12 @@ class LambdaContext:
 
     def get_remaining_time_in_millis(self) -> int:
         return max(0, self._epoch_deadline_time_in_ms - int(time.time() * 1000))
+
+    @property
+    def response_stream(self) -> ResponseStream:
+        """Where to write an answer that is to leave while the handler runs; what the handler returns then counts no more, unless it is
+        an iterator: its pieces follow. Raises RuntimeError when the invocation is over."""
+        return response_stream.open_for(self.aws_request_id)
 
     def w3c(self) -> dict[str, str]:
         """The W3C trace context at invoke time."""

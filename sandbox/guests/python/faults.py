@@ -21,6 +21,7 @@ UNMARSHAL_ERROR = "Runtime.UnmarshalError"
 RESPONSE_SIZE_TOO_LARGE = "Function.ResponseSizeTooLarge"
 
 MAX_RESPONSE_BYTES = 6 * 1024 * 1024 + 100
+MAX_STREAMED_BYTES = 200 * 1024 * 1024
 # A message is the user's and may be anything; no consumer of errors shows more than this.
 MAX_MESSAGE_CHARS = 256 * 1024
 

@@ -13,14 +13,15 @@ from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
 
-from . import faults, log_capture
+from . import faults, log_capture, response_stream
 from .channel import EPOCH_MS, ERROR, INIT, INIT_FAILED, INVOKE, READY, REHEARSE, RESULT, Channel, Frame
 from .context import LambdaContext
 from .environment import Document
-from .faults import ErrorJson
+from .faults import ErrorJson, Fault
 from .handler import Handler
 from .log_capture import ErrorLog, current
 from .marshal import marshal_response, to_json, unmarshal_event
+from .response_stream import streams
 
 _TOO_LARGE = {
     "errorType": faults.RESPONSE_SIZE_TOO_LARGE,
@@ -92,6 +93,7 @@ def _serve(
     channel: Channel, errors: ErrorLog, handler: Handler, rehearsal: _Rehearsal, ready_ms: int
 ) -> None:
     receive, answer, flush = channel.receive, channel.answer, log_capture.flush
+    streams.channel = channel
     channel.start_counting()
     frame = receive()
     if frame is not None and frame[1] < EPOCH_MS:  # sent before anybody knew when we would be ready
@@ -113,8 +115,15 @@ def _invoke(frame: Frame, handler: Handler, errors: ErrorLog) -> tuple[int, byte
     current.request_id = request_id
     try:
         context = _context(request_id, deadline_ms, meta)
-        payload = marshal_response(handler(unmarshal_event(event), context))
+        response = handler(unmarshal_event(event), context)
+        try:
+            payload = marshal_response(response)
+        except Fault as refusal:
+            payload = response_stream.send_all(response, refusal)
+        if streams.opened is not None:
+            payload = response_stream.finish(request_id, payload)
     except Exception as error:
+        response_stream.abandon()
         report = faults.error_of(error, request_id)
         errors.write(report)
         return ERROR, _error_bytes(report)

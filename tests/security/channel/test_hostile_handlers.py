@@ -24,7 +24,7 @@ HOSTILE = r"""
 import array, json, os, socket, stat, struct, threading, time, uuid
 
 HEAD = struct.Struct("<IHHQ16s")
-RESULT, ERROR, READY = 18, 19, 16
+RESULT, ERROR, READY, CHUNK = 18, 19, 16, 20
 
 
 def answer(nonce, payload, kind=RESULT, length=None, meta=0, measures=bytes(24)):
@@ -114,6 +114,9 @@ def handler(event, context):
     if do == "forge a kind":
         os.write(3, answer(nonce, b"", kind=READY, measures=b""))
         time.sleep(30)
+    if do == "forge a chunk":
+        os.write(3, answer(nonce, b'"forged"', kind=CHUNK, measures=b""))
+        time.sleep(30)
     if do == "forge metadata":
         os.write(3, answer(nonce, b'"forged"', meta=4))
         time.sleep(30)
@@ -158,6 +161,7 @@ VERBS: dict[str, str | None] = {
     "forge another's": DIED,
     "forge nobody's": DIED,
     "forge a kind": DIED,
+    "forge a chunk": DIED,
     "forge metadata": DIED,
     "forge without measures": DIED,
     "forge its measures": MINE,
