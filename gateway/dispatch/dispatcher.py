@@ -1,7 +1,7 @@
 """Runs invocations: finds or borrows a worker, sends the event, waits, accounts.  Everything happens on one loop.
 
 The warm path is synchronous from `invoke` to the write on the worker's channel, and again from the worker's answer
-to `on_done`.  What is rare (no worker, a death, a time-out) is further down.  borrowing.py gets workers,
+to `on_done`.  What is rare is further down, or elsewhere: borrowing.py gets workers, worker_events.py knows what else they do,
 limit_clock.py enforces the limits, accounting.py writes the log lines.
 """
 
@@ -24,12 +24,12 @@ from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
 from gateway.dispatch.metrics import DoorMetrics
 from gateway.dispatch.spent import AFTER_ANSWER_S, Spent
+from gateway.dispatch.worker_events import WorkerEvents
 from gateway.dispatch.worker_pool import WorkerPool
 from gateway.model.invocation import MISSING_TENANT, FunctionView, Invocation, Result, ResultKind
 
 log = logging.getLogger("forklight.dispatch")
 
-MAX_FAILED_STARTS = 2  # of workers for one invocation; then the host cannot run it now
 INIT_LIMIT_S = 10.0  # AWS Lambda's limit of the init phase
 GONE = "The supervisor of this host is gone. The invocation may or may not have run."
 _steady = time.monotonic_ns
@@ -58,6 +58,7 @@ class Dispatcher:
         self.accounting = Accounting(self.shipper, self.fast, self.workers)
         self.clock = LimitClock(self)
         self.borrowing = Borrowing(self)
+        self.events = WorkerEvents(self)
         directory.on_key_gone = self.retire
         directory.on_change = self.fast.forget_routes
         directory.on_view = self.view_changed
@@ -201,124 +202,6 @@ class Dispatcher:
         self.metrics.function(view.region, view.name).refused(kind)
         invocation.on_done(Result(kind, b"", message, view.version))
 
-    # ---- what a worker does besides answering --------------------------------------------------------------
-
-    def became_ready(self, worker: Worker) -> None:
-        """Its READY was read: the supervisor applies the CPU share from here on (init runs unthrottled), and starts what else waits.
-        If nothing does, that can wait itself: this often is the worker's own processor."""
-        if worker.pool.waits:
-            self._tell_inited(worker.id)
-        else:
-            self.loop.call_later(AFTER_ANSWER_S, self._tell_inited, worker.id)
-
-    def _tell_inited(self, worker_id: int) -> None:
-        supervisor = self.borrowing.supervisor
-        if supervisor is not None and not supervisor.lost:
-            supervisor.inited(worker_id)
-
-    def start_failed(self, worker: Worker, invocation: Invocation) -> None:
-        """It died between READY and the event: nothing ran, so another one gets it."""
-        self.hand_on(worker, invocation, "release")
-
-    def hand_on(self, worker: Worker, invocation: Invocation, how: str, why: str = "") -> None:
-        """Nothing of it ran on this worker: the next one that is free, or made, gets it."""
-        self._wait_again(worker, invocation)
-        self.part_with(worker, how, why)
-        self.borrowing.ask(worker.pool, _steady())
-
-    def _wait_again(self, worker: Worker, invocation: Invocation) -> None:
-        pool = worker.pool
-        pool.busy -= 1
-        worker.invocation = None
-        if not pool.retired:
-            invocation.holder = pool
-            pool.waiting.appendleft(invocation)
-        elif not self.borrowing.try_newer(invocation):
-            self.refuse(invocation, ResultKind.UNAVAILABLE, "The function was deleted meanwhile.")
-
-    def init_failed(self, worker: Worker, error: bytes) -> None:
-        """The function's module code failed; the worker is good for nothing more."""
-        worker.doomed = True
-        invocation = worker.invocation
-        if invocation is None:
-            self.part_with(worker, "kill", "init_failed")
-            return
-        error_type = outcomes.init_error_type(error)
-        self.accounting.init_ended(worker, _steady(), "error", error_type)
-        # The document names no request: on Lambda, too, it is the init that failed.
-        self.end(worker, invocation, ResultKind.FUNCTION_ERROR, error, "error", error_type)
-        self.part_with(worker, "kill", "init_failed")
-        self.borrowing.ask(worker.pool, _steady())
-
-    def setup_failed(self, worker: Worker, detail: bytes) -> None:
-        """Our own code inside the sandbox failed before the function's."""
-        log.error("worker %d of %s: setup failed: %s", worker.id, worker.pool.key, detail[:500])
-        self._lose(worker, "release", UNSENT)
-
-    def protocol_error(self, worker: Worker, fault: str) -> None:
-        """It broke the channel's rules: its function's code wrote to the channel, or our guest is broken."""
-        log.warning("worker %d of %s: %s on its channel", worker.id, worker.pool.key, fault)
-        invocation = worker.invocation
-        pool = worker.pool
-        if invocation is not None:
-            if fault in outcomes.TOO_LARGE:
-                error_type, payload = outcomes.RESPONSE_SIZE, outcomes.TOO_LARGE[fault]
-                self.end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "error", error_type)
-            else:
-                self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
-        self.part_with(worker, "kill", "protocol")
-        self.borrowing.ask(pool, _steady())
-
-    def death_unexplained(self, worker: Worker, invocation: Invocation) -> None:
-        """Its channel ended and nobody said why: perhaps it lives and only closed its end."""
-        self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
-        self.part_with(worker, "kill", "protocol")
-        self.borrowing.ask(worker.pool, _steady())
-
-    def channel_ended(self, worker: Worker) -> None:
-        """End of file: it died, or it closed its end.  The supervisor will say how, if it died."""
-        if worker.invocation is None:
-            self.part_with(worker, "release")
-            return
-        worker.stop_reading()
-        worker.doomed = True
-        worker.dead_since = _steady()
-
-    def died(self, worker_id: int, outcome: dict[str, Any]) -> None:
-        """The supervisor reaped a worker that we have."""
-        worker = self.workers.get(worker_id)
-        if worker is None:
-            return
-        if worker.runs_fast:
-            worker.adopt()
-        worker.doomed = True
-        # It may have answered before it died, or been told to die: what is in the channel counts.
-        # (A bound, not a loop until the end: a child of its own may hold the channel open a moment longer.)
-        for _ in range(4):
-            if worker.invocation is None or worker.dead_since or worker.fd < 0:
-                break
-            worker.on_readable()
-        invocation = worker.invocation
-        if invocation is not None and outcome.get("kind") == "setup":
-            self._never_ran(worker, invocation)
-        elif invocation is not None:
-            if not worker.ready:
-                self.accounting.init_ended(worker, _steady(), "error", outcomes.worker_died("", outcome)[0])
-            self._end_by_death(worker, invocation, outcome)
-        if worker_id in self.workers:
-            self.part_with(worker, "gone")
-        self.borrowing.ask(worker.pool, _steady())
-
-    def _never_ran(self, worker: Worker, invocation: Invocation) -> None:
-        """Its zygote died, or the host had no process for it: nobody has read the event, so another worker gets it."""
-        invocation.failed_starts += 1
-        if invocation.failed_starts <= MAX_FAILED_STARTS:
-            self._wait_again(worker, invocation)
-            return
-        worker.invocation = None
-        worker.pool.busy -= 1
-        self.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
-
     # ---- ends ----------------------------------------------------------------------------------------------
 
     def cancel(self, invocation: Invocation) -> None:
@@ -337,21 +220,6 @@ class Dispatcher:
         """Its caller takes no more of its stream for now: neither do we, and its handler waits.  Its time goes on."""
         if isinstance(holder := invocation.holder, Worker) and holder.invocation is invocation:
             (holder.pause_reading if pausing else holder.go_on_reading)()
-
-    def _lose(self, worker: Worker, how: str, message: str) -> None:
-        """The platform's fault: nothing of the function ran."""
-        invocation = worker.invocation
-        pool = worker.pool
-        if invocation is not None:
-            worker.invocation = None
-            pool.busy -= 1
-            self.refuse(invocation, ResultKind.UNAVAILABLE, message)
-        self.part_with(worker, how)
-        self.borrowing.ask(pool, _steady())
-
-    def _end_by_death(self, worker: Worker, invocation: Invocation, death: dict[str, Any]) -> None:
-        error_type, document, line = outcomes.worker_died(invocation.request_id, death)
-        self.end(worker, invocation, ResultKind.FUNCTION_ERROR, document, "failure", error_type, death=line)
 
     def end(
         self,
@@ -397,7 +265,13 @@ class Dispatcher:
         else:
             supervisor.release(worker.id)
 
-    # ---- the supervisor's wishes ---------------------------------------------------------------------------
+    # ---- what the supervisor says --------------------------------------------------------------------------
+
+    def died(self, worker_id: int, outcome: dict[str, Any]) -> None:
+        """It reaped a worker that we have."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
+            self.events.died(worker, outcome)
 
     def recall(self, key: str, count: int, busy: bool = False) -> None:
         """Give back up to ``count`` idle workers of a key, the coldest first; ``busy``: or those that answer next."""

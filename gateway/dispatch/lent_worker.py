@@ -316,7 +316,7 @@ class Worker:
                 )
                 return
         if not data:
-            self._dispatcher.channel_ended(self)
+            self._dispatcher.events.channel_ended(self)
             return
         self._buffer += data
         self.c.plain = 0  # until it rests again: what is in the buffer belongs before its next answer
@@ -329,13 +329,13 @@ class Worker:
             while self._filled < len(large):
                 count = os.readv(self.fd, [large[self._filled :]])
                 if count == 0:
-                    self._dispatcher.channel_ended(self)
+                    self._dispatcher.events.channel_ended(self)
                     return
                 self._filled += count
         except BlockingIOError:
             return
         except OSError:
-            self._dispatcher.channel_ended(self)
+            self._dispatcher.events.channel_ended(self)
             return
         self._large = None
         _, kind, _, aux, _ = HEADER.unpack_from(large)
@@ -347,7 +347,7 @@ class Worker:
             length, kind, meta, aux, nonce = HEADER.unpack_from(self._buffer)
             fault = self._fault(kind, length, meta, aux, nonce)
             if fault:
-                self._dispatcher.protocol_error(self, fault)
+                self._dispatcher.events.protocol_error(self, fault)
                 return
             size = HEADER_BYTES + length
             if len(self._buffer) < size:
@@ -416,9 +416,9 @@ class Worker:
         if kind == READY:
             self._became_ready(aux)
         elif kind == INIT_FAILED:
-            dispatcher.init_failed(self, bytes(frame[HEADER_BYTES:]))
+            dispatcher.events.init_failed(self, bytes(frame[HEADER_BYTES:]))
         elif kind == SETUP_FAILED:
-            dispatcher.setup_failed(self, bytes(frame[HEADER_BYTES:]))
+            dispatcher.events.setup_failed(self, bytes(frame[HEADER_BYTES:]))
         else:
             invocation = self.invocation
             assert invocation is not None
@@ -447,9 +447,9 @@ class Worker:
         if self.c.listed:
             self.c.plain = self.is_plain()
         # After the event is on its way: the supervisor's part is nobody's wait.
-        dispatcher.became_ready(self)
+        dispatcher.events.became_ready(self)
         if invocation is not None and not alive:
-            dispatcher.start_failed(self, invocation)
+            dispatcher.events.start_failed(self, invocation)
 
     def close(self) -> None:
         """Give up both fds.  Idempotent."""

@@ -93,7 +93,7 @@ class LimitClock:
             elif invocation is not None:
                 if worker.dead_since:
                     if now - worker.dead_since > DEATH_NOTICE_NS:
-                        dispatcher.death_unexplained(worker, invocation)
+                        dispatcher.events.death_unexplained(worker, invocation)
                 elif now >= worker.deadline_ns:
                     self._timed_out(worker, invocation, now)
                 elif worker.deadline_ns < earliest:
@@ -125,7 +125,7 @@ class LimitClock:
             dispatcher.accounting.init_ended(worker, now, "timeout")
             if not invocation.init_again:
                 invocation.init_again = True  # Lambda's way: now within the invocation and its timeout
-                dispatcher.hand_on(worker, invocation, "kill", "init_timeout")
+                dispatcher.events.hand_on(worker, invocation, "kill", "init_timeout")
                 return
         seconds = worker.timeout_ns / 1e9
         worker.pool.stats.timeouts += 1
