@@ -30,6 +30,7 @@ def pool(init_us: int = 0, size: int = 2 * MIB, workers: int = 1) -> VersionPool
         worker = plain_worker(number, WorkerState.IDLE)
         worker.init_us = init_us
         worker.leaf = cast(Any, Leaf(size))
+        made.workers[number] = worker
         made.idle.append(worker)
     return made
 
