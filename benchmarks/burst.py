@@ -19,11 +19,13 @@ from typing import Any
 
 from benchmarks import ours
 from benchmarks.client import Connection
-from benchmarks.cold import Case, bare_zygote
+from benchmarks.cold import Case, bare_zygote, order_clone, take_clone
 from benchmarks.report import Figure, Options
 from tests.support.guest_harness import HEADER, READY, RESULT
 
 WORKERS, QUICK_WORKERS = 1000, 200
+# Of bare clones: with an order at hand the zygote goes on at once.
+ORDERS_AHEAD = 4
 # As long as the slowest machine may need until all have begun.
 PATIENCE_S = 20.0
 RATE_BAR = 0.7
@@ -85,9 +87,11 @@ def bare_rate(count: int) -> float:
         started = time.time()
         try:
             for _ in range(count):
-                worker = zygote.fork(init)
-                workers.append(worker)
-                worker.post(event(0.0), timeout_s=60)
+                workers.append(order_clone(zygote, init, event(0.0), timeout_s=60))
+                if len(workers) > ORDERS_AHEAD:
+                    take_clone(zygote, workers[-ORDERS_AHEAD - 1])
+            for worker in workers[-ORDERS_AHEAD:]:
+                take_clone(zygote, worker)
             begun = []
             for worker in workers:
                 (ready, _), (result, body) = frame(worker.channel), frame(worker.channel)

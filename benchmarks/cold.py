@@ -146,23 +146,36 @@ def bare_zygote(case: Case) -> Iterator[tuple[GuestHarness | FunctionZygote, dic
             yield zygote, init
 
 
-def bare_first_answer(zygote: GuestHarness | FunctionZygote, init: dict[str, object]) -> float:
-    """Microseconds from the order to the first answer of a bare clone. As in the server, document and event wait in its channel, and
-    nobody waits for the zygote's reply."""
-    started = time.perf_counter_ns()
+def order_clone(
+    zygote: GuestHarness | FunctionZygote, init: dict[str, object], event: bytes, timeout_s: float = 30.0
+) -> GuestWorker:
+    """A bare clone, ordered as the server orders workers: document and event wait in its channel, and nobody waits for the zygote's
+    reply (`take_clone`)."""
     channel, theirs = socket.socketpair()
     log_read, log_write = os.pipe2(os.O_CLOEXEC)
-    channel.settimeout(30)
+    channel.settimeout(timeout_s)
     worker = GuestWorker(channel, log_read, -1)
     with theirs:
         worker.send(INIT, json.dumps(init).encode())
-        worker.post(ours.BODY, timeout_s=30)
+        worker.post(event, timeout_s=timeout_s)
         order: dict[str, object] = {"op": "fork", "id": 0, "role": "worker", "drop": False}
         zygote.send({**order, "fds": ["channel", "log"]}, [theirs.fileno(), log_write])
     os.close(log_write)
+    return worker
+
+
+def take_clone(zygote: GuestHarness | FunctionZygote, worker: GuestWorker) -> None:
+    """The zygote's reply about the clone that was ordered first of those whose reply nobody has taken."""
+    _, (worker.pidfd,) = zygote.receive()
+
+
+def bare_first_answer(zygote: GuestHarness | FunctionZygote, init: dict[str, object]) -> float:
+    """Microseconds from the order to the first answer of a bare clone."""
+    started = time.perf_counter_ns()
+    worker = order_clone(zygote, init, ours.BODY)
     ready, result = worker.reply(), worker.reply()
     elapsed = (time.perf_counter_ns() - started) / 1e3
-    _, (worker.pidfd,) = zygote.receive()
+    take_clone(zygote, worker)
     worker.close()
     if (ready.kind, result.kind) != (READY, RESULT):
         raise RuntimeError(f"the bare clone said {ready} and {result}")
