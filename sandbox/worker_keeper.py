@@ -137,7 +137,10 @@ class WorkerKeeper:
         pool.workers[worker.worker_id] = worker
         pool.spares.append(worker)
         self._on_free(pool)
-        # Watched only while nobody has it: a lent worker's READY is read by the door.
+        self._loop.call_soon(self._watch, worker)  # who was waited for has been lent by then
+
+    def _watch(self, worker: Worker) -> None:
+        """Only while nobody has it: a lent worker's READY is read by the door."""
         if worker.state is WorkerState.STARTING:
             self._loop.add_reader(worker.channel_fd, self._first_frame, worker)
 

@@ -15,6 +15,8 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* OSError whose `filename` is the name of the step. */
@@ -83,29 +85,46 @@ PyDoc_STRVAR(
     "fork_worker(*, channel, log=-1, shell=-1, join=0, cgroup=-1, attach=[], trees=[], rlimits=[], "
     "drop=False,\n"
     "            set_ids=False, uid=0, gid=0, workdir=None, seccomp=b'', legacy=False, "
-    "control=False, hooks=True, orders=-1)\n"
+    "control=False, hooks=True, orders=-1, reply=b'')\n"
     "-> (pid, pidfd) in the zygote, (0, -1) in the child, which is then set up as asked.\n\n"
     "Borrows every fd. OSError.filename names the step that failed in the zygote. A step that "
     "fails in the\n"
     "child is reported on its channel and ends the child with status 120.\n\n"
-    "orders: the socket that the zygote's orders come by. The zygote goes on only when the child "
-    "has "
-    "had a moment, or when\n"
-    "there is another one.\n\n"
+    "orders: the socket that the zygote's orders come by. There `reply` goes with the pidfd, and "
+    "the "
+    "zygote goes on only\n"
+    "when the child has had a moment, or when there is another order.\n\n"
     "hooks=False leaves out Python's own steps around a fork, which cost a worker as much as the "
     "clone itself. It is\n"
     "sound only where there is one thread and no user code; the caller must then reseed `random`.");
 
 /* After a fork each page that a process writes to is copied first: some 0.4 ms of what the zygote
  * does next. Somebody waits for the child, and nobody for that; on one processor the scheduler
- * would let them take turns. */
+ * would let them take turns. So the zygote says what must be known, and goes on in a moment, or
+ * when there is another order. */
 enum { CHILD_FIRST_MS = 2 };
 
-static void let_the_child_go_first(int orders)
+static void report(int orders, const char *text, size_t size, int pidfd)
 {
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof pidfd)];
+    } control = {.head = {.cmsg_len = CMSG_LEN(sizeof pidfd),
+                          .cmsg_level = SOL_SOCKET,
+                          .cmsg_type = SCM_RIGHTS}};
+    memcpy(CMSG_DATA(&control.head), &pidfd, sizeof pidfd);
+    struct iovec part = {(char *)text, size};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof control.room};
+    ssize_t sent;
+    do
+        sent = sendmsg(orders, &message, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    /* Else nobody is there any more: the next order is the end of the socket. */
     struct pollfd next = {.fd = orders, .events = POLLIN};
-    if (orders >= 0)
-        poll(&next, 1, CHILD_FIRST_MS);
+    poll(&next, 1, CHILD_FIRST_MS);
 }
 
 static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
@@ -114,18 +133,20 @@ static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
     static char *names[] = {"channel", "log",   "shell",   "join",    "cgroup",
                             "attach",  "trees", "rlimits", "drop",    "set_ids",
                             "uid",     "gid",   "workdir", "seccomp", "legacy",
-                            "control", "hooks", "orders",  NULL};
+                            "control", "hooks", "orders",  "reply",   NULL};
     struct fg_plan plan = {.channel = -1, .log = -1, .shell = -1, .cgroup = -1};
     PyObject *attach = NULL, *trees = NULL, *rlimits = NULL;
     const char *seccomp = NULL;
     Py_ssize_t seccomp_bytes = 0;
     unsigned int uid = 0, gid = 0;
     int hooks = 1, orders = -1;
+    const char *reply = NULL;
+    Py_ssize_t reply_bytes = 0;
     if (!PyArg_ParseTupleAndKeywords(
-            args, keywords, "|$iiiiiO!O!O!ppIIzy#pppi", names, &plan.channel, &plan.log,
+            args, keywords, "|$iiiiiO!O!O!ppIIzy#pppiy#", names, &plan.channel, &plan.log,
             &plan.shell, &plan.join, &plan.cgroup, &PyList_Type, &attach, &PyList_Type, &trees,
             &PyList_Type, &rlimits, &plan.drop, &plan.set_ids, &uid, &gid, &plan.workdir, &seccomp,
-            &seccomp_bytes, &plan.legacy, &plan.control, &hooks, &orders))
+            &seccomp_bytes, &plan.legacy, &plan.control, &hooks, &orders, &reply, &reply_bytes))
         return NULL;
     if (plan.channel < 0)
         return PyErr_Format(PyExc_ValueError, "no channel");
@@ -148,8 +169,8 @@ static PyObject *fork_worker(PyObject *self, PyObject *args, PyObject *keywords)
             PyOS_AfterFork_Child();
         return Py_BuildValue("(ii)", 0, -1);
     }
-    if (pid > 0)
-        let_the_child_go_first(orders);
+    if (pid > 0 && orders >= 0)
+        report(orders, reply, (size_t)reply_bytes, pidfd);
     if (hooks)
         PyOS_AfterFork_Parent();
     if (pid < 0)

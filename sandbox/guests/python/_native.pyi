@@ -18,6 +18,7 @@ def fork_worker(
     control: bool = False,
     hooks: bool = True,
     orders: int = -1,
+    reply: bytes = b"",
 ) -> tuple[int, int]: ...
 def has_named_tuples(value: object) -> bool: ...
 

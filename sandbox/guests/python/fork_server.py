@@ -101,10 +101,9 @@ class ForkServer:
         assert received is not None
         order, fds = received
         try:
-            self._clone(order, [-1], "worker")
+            self._clone(order, [-1], "worker", messages.encoded({"op": "forked", "id": 0}))
         except ValueError:  # what is not a descriptor is refused just before the clone
             pass
-        messages.send(theirs, {"op": "forked", "id": 0}, fds[0])
         os.close(fds[0])
         ours.close()
         theirs.close()
@@ -116,10 +115,9 @@ class ForkServer:
         try:
             if order.get("op") != "fork":
                 raise ValueError(f"unknown order {order.get('op')!r}")
-            pid, pidfd = self._clone(order, fds, role)
+            pid, pidfd = self._clone(order, fds, role, messages.encoded({"op": "forked", "id": number}))
             if pid == 0:
                 return role
-            messages.send(self._control, {"op": "forked", "id": number}, pidfd)
             os.close(pidfd)
         except OSError as error:
             failed: Message = {
@@ -135,7 +133,7 @@ class ForkServer:
             os.close(fd)
         return None
 
-    def _clone(self, order: Message, fds: list[int], role: str) -> tuple[int, int]:
+    def _clone(self, order: Message, fds: list[int], role: str, reply: bytes) -> tuple[int, int]:
         names = _strings(order.get("fds"))
         if len(names) != len(fds):
             raise ValueError(f"{len(names)} fd names for {len(fds)} fds")
@@ -168,6 +166,7 @@ class ForkServer:
             control=role == "zygote",
             hooks=self._fork_hooks,
             orders=self._orders,
+            reply=reply,
         )
 
 

@@ -34,4 +34,9 @@ def receive(sock: _socket.socket) -> tuple[Message, list[int]] | None:
 def send(sock: _socket.socket, message: Message, fd: int | None = None) -> None:
     """One message, with at most one fd, which stays the caller's."""
     ancillary = [] if fd is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))]
-    sock.sendmsg([json.dumps(message).encode()], ancillary)
+    sock.sendmsg([encoded(message)], ancillary)
+
+
+def encoded(message: Message) -> bytes:
+    """As it is sent."""
+    return json.dumps(message).encode()

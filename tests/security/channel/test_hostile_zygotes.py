@@ -20,15 +20,20 @@ from tests.support.server import Server
 HANDLER = "\ndef handler(event, context):\n    return event\n"
 # In place of what the zygote would send when it has forked.
 PATCH = """
-import os, sys
+import json, os, socket, sys
+server = sys.modules["_guest.fork_server"]
 messages = sys.modules["_guest.messages"]
-send = messages.send
-kept = []
-def forged(sock, message, *fds):
-    if message.get("op") == "forked" and message.get("id"):
-        fds = other(message, list(fds))
-    return send(sock, message, *fds)
-messages.send = forged
+fork, kept = server.fork_worker, []
+def forged(*, orders, reply, **arguments):
+    pid, pidfd = fork(**arguments)
+    if pid and reply:
+        message, fds = json.loads(reply), [pidfd]
+        if message.get("id"):
+            fds = other(message, fds)
+        with socket.socket(fileno=os.dup(orders)) as sock:
+            messages.send(sock, message, *fds)
+    return pid, pidfd
+server.fork_worker = forged
 """
 MODULES = {
     "closes its socket": "import os\nos.close(3)\n",
