@@ -122,7 +122,7 @@ class WorkerEvents:
                 break
             worker.on_readable()
         invocation = worker.invocation
-        if invocation is not None and outcome.get("kind") == "setup":
+        if invocation is not None and outcome.get("kind") == "setup" and not worker.ready:
             self._never_ran(worker, invocation)
         elif invocation is not None:
             if not worker.ready:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.model.invocation import Result, ResultKind
+from sandbox.deaths import Death
 from tests.support.dispatch_bench import CODE, SLOW_INIT, bench, error_of, go
 from tests.support.lending import invocation, view
 from tests.support.patience import seconds
@@ -232,6 +233,23 @@ def test_closed_channel_of_a_living_worker(tmp_path: Path) -> None:
             assert error["errorType"] == "Runtime.ExitError"
             assert time.monotonic() - began < 3
             assert ("kill", "protocol") in b.lender.calls
+
+    go(test())
+
+
+def test_a_worker_that_was_ready_has_begun_its_event_whatever_is_said_of_its_fork(tmp_path: Path) -> None:
+    """Its zygote may have died between the fork and the report of it. What may have run is not run again."""
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            await b.call()
+            done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            b.dispatcher.invoke(invocation(view(), b'{"do":"sleep","s":30}', done))
+            (worker_id,) = b.dispatcher.workers
+            b.dispatcher.died(worker_id, Death("setup", "the zygote died").message())
+            result = await done
+            assert result.kind is ResultKind.FUNCTION_ERROR
+            assert b.dispatcher.unfinished == 0
 
     go(test())
 
