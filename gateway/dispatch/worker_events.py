@@ -122,6 +122,7 @@ class WorkerEvents:
                 break
             worker.on_readable()
         invocation = worker.invocation
+        # Who was ready may have begun it, whatever is said of its fork: its zygote can die before it has reported that.
         if invocation is not None and outcome.get("kind") == "setup" and not worker.ready:
             self._never_ran(worker, invocation)
         elif invocation is not None:
