@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from sandbox.errors import SandboxError
 from sandbox.io_limits import IoPlan, unlimited
 from sandbox.limits import Limits
+from sandbox.listed import kill_listed
+from sandbox.reserve import with_reserve
 
 if TYPE_CHECKING:
     from sandbox.oom_events import OomEvents
@@ -167,23 +169,32 @@ def write(directory: str, name: str, value: str) -> None:
     """Raises SandboxError naming the file and the value."""
     path = f"{directory}/{name}"
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        with_reserve(lambda: _write(path, value.encode()))
     except OSError as error:
         raise SandboxError(error.errno or 0, "set a cgroup limit", f"{value} > {path}") from error
 
 
+def _write(path: str, value: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
 def read(directory: str, name: str) -> str:
     """The whole file; raises OSError."""
-    fd = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    path = f"{directory}/{name}"
+    return with_reserve(lambda: _read(path)).decode()
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
         while part := os.read(fd, 65536):
             parts.append(part)
-        return b"".join(parts).decode()
+        return b"".join(parts)
     finally:
         os.close(fd)
 
@@ -239,37 +250,11 @@ def processes(directory: str) -> set[int]:
 
 
 def kill_processes(directory: str) -> None:
-    """SIGKILL all processes of one cgroup, which must not be able to grow (pids.max = 0, or no children that fork).
-
-    A pid read from a file may belong to somebody else a moment later. So: first a pidfd for each, then the list again; who is still
-    on it is who the pidfd means.
-    """
+    """SIGKILL all processes of one cgroup, which must not be able to grow (pids.max = 0, or no children that fork)."""
     done: set[int] = set()
     while pids := processes(directory) - done:
-        pidfds: dict[int, int] = {}
-        try:
-            for pid in pids:
-                try:
-                    pidfds[pid] = os.pidfd_open(pid)
-                except ProcessLookupError:
-                    done.add(pid)
-            still_there = processes(directory)
-            for pid, pidfd in pidfds.items():
-                if pid in still_there:
-                    _kill(pidfd)
-                done.add(pid)
-        finally:
-            for pidfd in pidfds.values():
-                os.close(pidfd)
-
-
-def _kill(pidfd: int) -> None:
-    import signal
-
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        kill_listed(pids, lambda: processes(directory))
+        done |= pids
 
 
 def remove_trees(directories: Iterable[str]) -> None:

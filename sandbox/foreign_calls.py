@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import functools
 import json
+import logging
 import os
 import re
 import select
@@ -21,7 +22,10 @@ from pathlib import Path
 
 from sandbox.cgroups import SLICE_PREFIX
 from sandbox.processes import pidfd_kill
+from sandbox.reserve import with_reserve
 from sandbox.seccomp import POLICIES
+
+log = logging.getLogger("forklight.sandbox")
 
 # From <linux/seccomp.h>: struct seccomp_notif is id, pid, flags and struct seccomp_data.
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
@@ -76,10 +80,15 @@ class ForeignCalls:
 
     def _called(self, fd: int, number: int, thread: int, name: str) -> None:
         try:
-            pid = _process_of(thread)
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            return
+            with_reserve(functools.partial(self._end, fd, number, thread, name))
+        except (ProcessLookupError, FileNotFoundError):
+            pass  # it was killed in the meantime
+        except OSError as error:  # it waits on, until its invocation's time is up
+            log.error("who made the call %s is not ended: %s", name, error)
+
+    def _end(self, fd: int, number: int, thread: int, name: str) -> None:
+        pid = _process_of(thread)
+        pidfd = os.pidfd_open(pid)
         try:
             leaf = _leaf_of(thread)
             if not _waits(fd, number):
@@ -125,7 +134,7 @@ def _process_of(thread: int) -> int:
 def _leaf_of(thread: int) -> str:
     try:
         found = _LEAF.search(Path(f"/proc/{thread}/cgroup").read_text())
-    except OSError:
+    except (ProcessLookupError, FileNotFoundError):
         found = None
     return found[1] if found is not None else ""
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from sandbox import cgroups, mounts, namespaces, native, network, seccomp, trial, users
+from sandbox import cgroups, mounts, namespaces, native, network, reserve, seccomp, trial, users
 from sandbox.cgroups import Leaf, Tree
 from sandbox.egress import router as egress
 from sandbox.egress.router import Router
@@ -90,6 +90,7 @@ class Host:
         `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet. `io_rates`: what
         sandboxes may read and write of the disks that hold `state_dir`, `run_dir` and the interpreters.
         """
+        reserve.hold()
         rootless = users.rootless()
         folder = run_dir / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -7,10 +7,13 @@ import signal
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sandbox import native
 from sandbox.cgroups import Leaf, attach_arguments
+from sandbox.listed import kill_listed
+from sandbox.reserve import with_reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +82,18 @@ def reap_strays(pidfds: Iterable[int]) -> int:
 def kill_children(pidfd: int) -> bool:
     """SIGKILL for the children of another process, the first one of a sandbox: there, those whose parents have died. False if there were
     any: theirs become its children in turn, so come again. True also on a kernel without CONFIG_PROC_CHILDREN."""
-    parent = pid_of(pidfd)
+    parent = with_reserve(lambda: pid_of(pidfd))
     pids = _children_of(parent)
-    pidfds: dict[int, int] = {}
-    try:
-        for pid in pids:
-            try:
-                pidfds[pid] = os.pidfd_open(pid)
-            except OSError:  # it has gone, or there is no descriptor free now
-                pass
-        # A number may belong to somebody else a moment later: who is still on the list is who the pidfd means.
-        still_there = _children_of(parent)
-        for pid, child in pidfds.items():
-            if pid in still_there:
-                pidfd_kill(child)
-    finally:
-        for child in pidfds.values():
-            os.close(child)
+    kill_listed(pids, lambda: _children_of(parent))
     return not pids
 
 
 def _children_of(pid: int) -> set[int]:
     try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return {int(word) for word in file.read().split()}
+        children = with_reserve(Path(f"/proc/{pid}/task/{pid}/children").read_text)
     except OSError:
         return set()
+    return {int(word) for word in children.split()}
 
 
 def _any_dead_child() -> os.waitid_result | None:

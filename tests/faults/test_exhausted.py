@@ -18,11 +18,14 @@ from botocore.exceptions import ClientError
 from benchmarks import ours
 from benchmarks.client import Connection
 from sandbox.cgroups import directory_of, hierarchies, own_cgroups
+from sandbox.limits import MIN_CPU_QUOTA_US
 from tests.support.callers import call, seconds_until_answered, tracebacks
 from tests.support.deploy import ROLE, function, zip_of
 from tests.support.full_disk import fill
+from tests.support.leaks import cgroup_directories
 from tests.support.processes import role_of, zygotes_of
 from tests.support.server import Server
+from tests.support.witness import until
 
 ECHO = "def handler(event, context):\n    return event\n"
 # The promise is 5 s after the shortage; a busy machine needs longer to start an interpreter.
@@ -109,6 +112,19 @@ def highest_descriptor(pid: int) -> int:
     return max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
 
 
+def somebody_rests(server: Server) -> bool:
+    """A worker whose cgroup lets it run no more (v2), or next to not at all (v1)."""
+    resting = {"cgroup.freeze": "1", "cpu.cfs_quota_us": str(MIN_CPU_QUOTA_US)}
+    for leaf in cgroup_directories(server.pid):
+        for name, value in resting.items():
+            try:
+                if Path(leaf, name).read_text().strip() == value:
+                    return True
+            except OSError:
+                pass  # of the other version, or gone
+    return False
+
+
 def test_a_door_without_descriptors(start_server: Callable[..., Server]) -> None:
     """Who is connected is served; who comes later gets an error or has to wait; afterwards all is well."""
     server = start_server("--doors", "1", "--idle-timeout", "60")
@@ -150,6 +166,9 @@ def test_a_supervisor_without_descriptors(start_server: Callable[..., Server]) -
                 statuses.append(call(server, name, 1)[0])
                 assert time.monotonic() - began < HEALED_S
                 assert call(server, warm, 1) == (200, 1)
+            if os.geteuid() == 0:
+                until(lambda: somebody_rests(server))
+            assert call(server, warm, 1) == (200, 1), "to limit it again takes a descriptor, too"
         assert 503 in statuses
         assert set(statuses) <= {200, 503}, statuses
         for name in names:
