@@ -27,7 +27,7 @@ def build_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if os.geteuid() != 0:
         folder = tmp_path_factory.mktemp("native-build")
     answer = subprocess.run(
-        ["make", "-s", "-C", str(NATIVE), f"BUILD={folder}", "all"],
+        ["make", "-s", "-j2", "-C", str(NATIVE), f"BUILD={folder}", "all"],
         capture_output=True,
         text=True,
         check=False,
