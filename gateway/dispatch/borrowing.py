@@ -197,14 +197,16 @@ class Borrowing:
         """The function's zygote could not run the module code: every invocation gets that error."""
         pool.stats.refused(ResultKind.FUNCTION_ERROR)
         invocation.holder = None
+        cause = None
         if denied.death is not None:
+            cause = outcomes.cause_of(denied.death)
             payload = outcomes.worker_died(invocation.request_id, denied.death)[1]
         else:
             payload = outcomes.dump(
                 denied.error or {"errorType": "Runtime.Unknown", "errorMessage": denied.detail}
             )
         invocation.on_done(
-            Result(ResultKind.FUNCTION_ERROR, payload, executed_version=pool.view.version, log_tail=b"")
+            Result(ResultKind.FUNCTION_ERROR, payload, "", pool.view.version, b"", death=cause)
         )
 
     def cancel_surplus(self, pool: WorkerPool) -> None:

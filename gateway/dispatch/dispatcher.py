@@ -26,7 +26,14 @@ from gateway.dispatch.metrics import DoorMetrics
 from gateway.dispatch.spent import AFTER_ANSWER_S, Spent
 from gateway.dispatch.worker_events import WorkerEvents
 from gateway.dispatch.worker_pool import WorkerPool
-from gateway.model.invocation import MISSING_TENANT, FunctionView, Invocation, Result, ResultKind
+from gateway.model.invocation import (
+    MISSING_TENANT,
+    FunctionView,
+    Invocation,
+    Result,
+    ResultKind,
+    WorkerDeath,
+)
 
 log = logging.getLogger("forklight.dispatch")
 
@@ -231,8 +238,9 @@ class Dispatcher:
         error_type: str,
         note: str = "",
         death: str = "",
+        cause: WorkerDeath | None = None,
     ) -> None:
-        """An invocation ends without an answer of the worker's own.  The caller drops the worker."""
+        """An invocation ends without an answer of the worker's own.  The caller drops the worker.  `death` is its line in the log."""
         duration = _steady() - worker.started_ns
         pool = worker.pool
         receipt = receipt_of(worker, invocation, duration, duration, 0, 0)
@@ -243,7 +251,7 @@ class Dispatcher:
         worker.doomed = True
         invocation.holder = None
         pool.busy -= 1
-        invocation.on_done(Result(kind, payload, "", pool.view.version, tail, receipt))
+        invocation.on_done(Result(kind, payload, "", pool.view.version, tail, receipt, cause))
 
     def part_with(self, worker: Worker, how: str, why: str = "") -> None:
         """Part with a worker: how = "give_back" (healthy), "release" (used up), "kill" or "gone" (dead already)."""

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.dispatch import outcomes
-from gateway.model.invocation import Invocation, ResultKind
+from gateway.model.invocation import Invocation, ResultKind, WorkerDeath
 
 if TYPE_CHECKING:
     from gateway.dispatch.dispatcher import Dispatcher
@@ -25,6 +25,7 @@ QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at 
 ADOPT_NS = 1_000_000_000  # a plain call that has waited for so long is no longer plain
 FLUSH_TICKS = 4  # logs are shipped, and used workers replaced, every so many ticks
 _SLACK_S = 0.0005  # timers of the loop have a resolution of 1 ms and must not fire before the limit
+TIMED_OUT = WorkerDeath("timeout")
 _steady = time.monotonic_ns
 
 
@@ -134,7 +135,9 @@ class LimitClock:
         else:
             payload = outcomes.timed_out(invocation.request_id, seconds)
             note = outcomes.timed_out_text(seconds)
-            dispatcher.end(worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note)
+            dispatcher.end(
+                worker, invocation, ResultKind.FUNCTION_ERROR, payload, "timeout", "", note, cause=TIMED_OUT
+            )
         dispatcher.part_with(worker, "kill", "timeout")
         dispatcher.borrowing.ask(worker.pool, now)
 

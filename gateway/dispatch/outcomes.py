@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from gateway.model.invocation import MAX_RESPONSE_BYTES, ResultKind
+from gateway.model.invocation import MAX_RESPONSE_BYTES, ResultKind, WorkerDeath
 from sandbox.channel import MAX_STREAMED
 
 # A runtime's own type is kept in this form (Lambda's runtime interface emulator, fatalerror.go).
@@ -53,6 +53,14 @@ def worker_died(request_id: str, death: dict[str, Any] | None) -> tuple[str, byt
     return error_type, error_document(error_type, message), f"{message}\n{error_type}"
 
 
+def cause_of(death: dict[str, Any] | None) -> WorkerDeath:
+    """For callers who ask which it was.  `death`: as in `worker_died`."""
+    death = death or {}
+    kind = str(death.get("kind") or "")
+    detail = str(death.get("detail") or "") if kind in _WITH_DETAIL else ""
+    return WorkerDeath(kind, detail)
+
+
 def _cause(death: dict[str, Any]) -> tuple[str, str]:
     """Lambda's words where it has some. What only we know stands behind them in brackets, or is a Sandbox error of ours."""
     kind, detail = death.get("kind"), str(death.get("detail") or "")
@@ -71,6 +79,8 @@ def _cause(death: dict[str, Any]) -> tuple[str, str]:
     return "Runtime.ExitError", "Runtime exited without providing a reason"
 
 
+# Of the others it is for the operator, or nothing.
+_WITH_DETAIL = frozenset({"exit", "signal", "seccomp"})
 _ENDED = {
     "operator": ("Sandbox.Killed", "Runtime exited with error: signal: killed (by an operator)"),
     "host_oom": ("Sandbox.Failure", "Runtime exited with error: signal: killed (the host is out of memory)"),

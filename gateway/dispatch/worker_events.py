@@ -159,5 +159,6 @@ class WorkerEvents:
     def _end_by_death(self, worker: Worker, invocation: Invocation, death: dict[str, Any]) -> None:
         error_type, document, line = outcomes.worker_died(invocation.request_id, death)
         self._dispatcher.end(
-            worker, invocation, ResultKind.FUNCTION_ERROR, document, "failure", error_type, death=line
-        )
+            worker, invocation, ResultKind.FUNCTION_ERROR, document, "failure", error_type, death=line,
+            cause=outcomes.cause_of(death),
+        )  # fmt: skip

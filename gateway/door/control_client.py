@@ -7,6 +7,7 @@ ever, with backoff; while it is away the door goes on serving what it knows, and
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from gateway.frame_link import FrameLink
 from gateway.model.errors import ApiError, service_unavailable
 from gateway.model.invocation import FunctionView
+from gateway.model.request_id import new_request_id
 
 MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
 MAX_BODY = 256 * 1024 * 1024
@@ -152,6 +154,23 @@ class ControlClient:
             body,
             answered,
         )
+
+    async def isolation(self) -> dict[str, Any]:
+        """What this host enforces (sandbox.isolation).  Raises ApiError."""
+        done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+
+        def answered(status: int, headers: dict[str, str], body: bytes) -> None:
+            if done.done():  # the caller may be gone
+                return
+            if status == 200:
+                done.set_result(json.loads(body))
+            else:
+                done.set_exception(service_unavailable(UNREACHABLE))
+
+        self.api(
+            "forklight", "", "GET", "/forklight/v1/isolation", "", {}, new_request_id()[0], b"", answered
+        )
+        return await done
 
     async def call(
         self,

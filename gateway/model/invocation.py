@@ -92,6 +92,14 @@ class Receipt:
     cold: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerDeath:
+    """How a worker ended, in the words of sandbox.deaths.Death.  An empty cause: nobody could say."""
+
+    cause: str
+    detail: str = ""
+
+
 @dataclass(slots=True)
 class Result:
     """The outcome of one invocation."""
@@ -102,6 +110,7 @@ class Result:
     executed_version: str = ""
     log_tail: bytes | None = None  # last 4 KB, raw
     receipt: Receipt = field(default_factory=Receipt)
+    death: WorkerDeath | None = None  # FUNCTION_ERROR: of a worker that had not answered
 
 
 @dataclass(slots=True)

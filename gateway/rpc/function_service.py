@@ -14,6 +14,7 @@ from grpc.aio import ServicerContext
 from gateway.model.arn import parse_function_name
 from gateway.model.errors import ApiError
 from gateway.rpc import functions_pb2 as pb
+from gateway.rpc.host_service import Reports
 from gateway.rpc.statuses import refuse, refuse_argument
 
 SERVICE = "forklight.v1.Functions"
@@ -30,7 +31,7 @@ M = TypeVar("M", bound=Message)
 Params = dict[str, Any]
 
 
-class ControlCalls(Protocol):
+class ControlCalls(Reports, Protocol):
     """Operations of the Lambda API by name, answered by the control process."""
 
     async def call(

@@ -24,33 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgateway/rpc/invocations.proto\x12\x0c\x66orklight.v1\"\x9b\x01\n\rInvokeRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tqualifier\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63lient_context\x18\x04 \x01(\x0c\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x10\n\x08log_tail\x18\x06 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\"\xa1\x01\n\x0eInvokeResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66unction_error\x18\x02 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\x0c\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.forklight.v1.Receipt\"c\n\x14InvokeStreamResponse\x12\x11\n\x07payload\x18\x01 \x01(\x0cH\x00\x12\x30\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x1c.forklight.v1.InvokeCompleteH\x00\x42\x06\n\x04part\"\x9f\x01\n\x0eInvokeComplete\x12\x16\n\x0e\x66unction_error\x18\x02 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\x0c\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.forklight.v1.Receipt\x12\r\n\x05\x65rror\x18\x07 \x01(\x0c\"\xaf\x01\n\x07Receipt\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x0f\n\x07\x66ork_us\x18\x02 \x01(\x03\x12\x12\n\nrestore_us\x18\x03 \x01(\x03\x12\x0f\n\x07init_us\x18\x04 \x01(\x03\x12\x12\n\nhandler_us\x18\x05 \x01(\x03\x12\x11\n\tbilled_ms\x18\x06 \x01(\x03\x12\x0e\n\x06\x63pu_ns\x18\x07 \x01(\x03\x12\x17\n\x0fpeak_memory_kib\x18\x08 \x01(\x03\x12\x0c\n\x04\x63old\x18\t \x01(\x08\"v\n\x12InvokeAsyncRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tqualifier\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\")\n\x13InvokeAsyncResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"*\n\x14GetInvocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x9f\x02\n\nInvocation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66unction_arn\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.forklight.v1.InvocationStatus\x12\x0c\n\x04runs\x18\x04 \x01(\x05\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x05 \x01(\x03\x12\x13\n\x0bnext_run_ms\x18\x06 \x01(\x03\x12\x10\n\x08\x65nded_ms\x18\x07 \x01(\x03\x12\x11\n\tcondition\x18\x08 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\t \x01(\t\x12\x16\n\x0e\x66unction_error\x18\n \x01(\t\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\x12\x17\n\x0fpayload_dropped\x18\x0c \x01(\x08*\xb2\x01\n\x10InvocationStatus\x12!\n\x1dINVOCATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVOCATION_STATUS_WAITING\x10\x01\x12\x1d\n\x19INVOCATION_STATUS_RUNNING\x10\x02\x12\x1f\n\x1bINVOCATION_STATUS_SUCCEEDED\x10\x03\x12\x1c\n\x18INVOCATION_STATUS_FAILED\x10\x04\x32\xc8\x02\n\x0bInvocations\x12\x43\n\x06Invoke\x12\x1b.forklight.v1.InvokeRequest\x1a\x1c.forklight.v1.InvokeResponse\x12Q\n\x0cInvokeStream\x12\x1b.forklight.v1.InvokeRequest\x1a\".forklight.v1.InvokeStreamResponse0\x01\x12R\n\x0bInvokeAsync\x12 .forklight.v1.InvokeAsyncRequest\x1a!.forklight.v1.InvokeAsyncResponse\x12M\n\rGetInvocation\x12\".forklight.v1.GetInvocationRequest\x1a\x18.forklight.v1.Invocationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgateway/rpc/invocations.proto\x12\x0c\x66orklight.v1\"\x9b\x01\n\rInvokeRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tqualifier\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63lient_context\x18\x04 \x01(\x0c\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x10\n\x08log_tail\x18\x06 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\"\xc5\x01\n\x0eInvokeResponse\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x16\n\x0e\x66unction_error\x18\x02 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\x0c\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.forklight.v1.Receipt\x12\"\n\x05\x64\x65\x61th\x18\x07 \x01(\x0b\x32\x13.forklight.v1.Death\"@\n\x05\x44\x65\x61th\x12\'\n\x05\x63\x61use\x18\x01 \x01(\x0e\x32\x18.forklight.v1.DeathCause\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"c\n\x14InvokeStreamResponse\x12\x11\n\x07payload\x18\x01 \x01(\x0cH\x00\x12\x30\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x1c.forklight.v1.InvokeCompleteH\x00\x42\x06\n\x04part\"\xc3\x01\n\x0eInvokeComplete\x12\x16\n\x0e\x66unction_error\x18\x02 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08log_tail\x18\x05 \x01(\x0c\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.forklight.v1.Receipt\x12\r\n\x05\x65rror\x18\x07 \x01(\x0c\x12\"\n\x05\x64\x65\x61th\x18\x08 \x01(\x0b\x32\x13.forklight.v1.Death\"\xaf\x01\n\x07Receipt\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x0f\n\x07\x66ork_us\x18\x02 \x01(\x03\x12\x12\n\nrestore_us\x18\x03 \x01(\x03\x12\x0f\n\x07init_us\x18\x04 \x01(\x03\x12\x12\n\nhandler_us\x18\x05 \x01(\x03\x12\x11\n\tbilled_ms\x18\x06 \x01(\x03\x12\x0e\n\x06\x63pu_ns\x18\x07 \x01(\x03\x12\x17\n\x0fpeak_memory_kib\x18\x08 \x01(\x03\x12\x0c\n\x04\x63old\x18\t \x01(\x08\"v\n\x12InvokeAsyncRequest\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tqualifier\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x11\n\ttenant_id\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x07 \x01(\t\")\n\x13InvokeAsyncResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"*\n\x14GetInvocationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x9f\x02\n\nInvocation\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x66unction_arn\x18\x02 \x01(\t\x12.\n\x06status\x18\x03 \x01(\x0e\x32\x1e.forklight.v1.InvocationStatus\x12\x0c\n\x04runs\x18\x04 \x01(\x05\x12\x13\n\x0b\x61\x63\x63\x65pted_ms\x18\x05 \x01(\x03\x12\x13\n\x0bnext_run_ms\x18\x06 \x01(\x03\x12\x10\n\x08\x65nded_ms\x18\x07 \x01(\x03\x12\x11\n\tcondition\x18\x08 \x01(\t\x12\x18\n\x10\x65xecuted_version\x18\t \x01(\t\x12\x16\n\x0e\x66unction_error\x18\n \x01(\t\x12\x0f\n\x07payload\x18\x0b \x01(\x0c\x12\x17\n\x0fpayload_dropped\x18\x0c \x01(\x08*\xbc\x02\n\nDeathCause\x12\x1b\n\x17\x44\x45\x41TH_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x41TH_CAUSE_EXIT\x10\x01\x12\x16\n\x12\x44\x45\x41TH_CAUSE_SIGNAL\x10\x02\x12\x13\n\x0f\x44\x45\x41TH_CAUSE_OOM\x10\x03\x12\x17\n\x13\x44\x45\x41TH_CAUSE_TIMEOUT\x10\x04\x12\x17\n\x13\x44\x45\x41TH_CAUSE_SECCOMP\x10\x05\x12\x18\n\x14\x44\x45\x41TH_CAUSE_OPERATOR\x10\x06\x12\x18\n\x14\x44\x45\x41TH_CAUSE_PROTOCOL\x10\x07\x12\x1c\n\x18\x44\x45\x41TH_CAUSE_INIT_TIMEOUT\x10\x08\x12\x18\n\x14\x44\x45\x41TH_CAUSE_HOST_OOM\x10\t\x12\x16\n\x12\x44\x45\x41TH_CAUSE_LIMITS\x10\n\x12\x18\n\x14\x44\x45\x41TH_CAUSE_SHUTDOWN\x10\x0b*\xb2\x01\n\x10InvocationStatus\x12!\n\x1dINVOCATION_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19INVOCATION_STATUS_WAITING\x10\x01\x12\x1d\n\x19INVOCATION_STATUS_RUNNING\x10\x02\x12\x1f\n\x1bINVOCATION_STATUS_SUCCEEDED\x10\x03\x12\x1c\n\x18INVOCATION_STATUS_FAILED\x10\x04\x32\xc8\x02\n\x0bInvocations\x12\x43\n\x06Invoke\x12\x1b.forklight.v1.InvokeRequest\x1a\x1c.forklight.v1.InvokeResponse\x12Q\n\x0cInvokeStream\x12\x1b.forklight.v1.InvokeRequest\x1a\".forklight.v1.InvokeStreamResponse0\x01\x12R\n\x0bInvokeAsync\x12 .forklight.v1.InvokeAsyncRequest\x1a!.forklight.v1.InvokeAsyncResponse\x12M\n\rGetInvocation\x12\".forklight.v1.GetInvocationRequest\x1a\x18.forklight.v1.Invocationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gateway.rpc.invocations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INVOCATIONSTATUS']._serialized_start=1308
-  _globals['_INVOCATIONSTATUS']._serialized_end=1486
+  _globals['_DEATHCAUSE']._serialized_start=1446
+  _globals['_DEATHCAUSE']._serialized_end=1762
+  _globals['_INVOCATIONSTATUS']._serialized_start=1765
+  _globals['_INVOCATIONSTATUS']._serialized_end=1943
   _globals['_INVOKEREQUEST']._serialized_start=48
   _globals['_INVOKEREQUEST']._serialized_end=203
   _globals['_INVOKERESPONSE']._serialized_start=206
-  _globals['_INVOKERESPONSE']._serialized_end=367
-  _globals['_INVOKESTREAMRESPONSE']._serialized_start=369
-  _globals['_INVOKESTREAMRESPONSE']._serialized_end=468
-  _globals['_INVOKECOMPLETE']._serialized_start=471
-  _globals['_INVOKECOMPLETE']._serialized_end=630
-  _globals['_RECEIPT']._serialized_start=633
-  _globals['_RECEIPT']._serialized_end=808
-  _globals['_INVOKEASYNCREQUEST']._serialized_start=810
-  _globals['_INVOKEASYNCREQUEST']._serialized_end=928
-  _globals['_INVOKEASYNCRESPONSE']._serialized_start=930
-  _globals['_INVOKEASYNCRESPONSE']._serialized_end=971
-  _globals['_GETINVOCATIONREQUEST']._serialized_start=973
-  _globals['_GETINVOCATIONREQUEST']._serialized_end=1015
-  _globals['_INVOCATION']._serialized_start=1018
-  _globals['_INVOCATION']._serialized_end=1305
-  _globals['_INVOCATIONS']._serialized_start=1489
-  _globals['_INVOCATIONS']._serialized_end=1817
+  _globals['_INVOKERESPONSE']._serialized_end=403
+  _globals['_DEATH']._serialized_start=405
+  _globals['_DEATH']._serialized_end=469
+  _globals['_INVOKESTREAMRESPONSE']._serialized_start=471
+  _globals['_INVOKESTREAMRESPONSE']._serialized_end=570
+  _globals['_INVOKECOMPLETE']._serialized_start=573
+  _globals['_INVOKECOMPLETE']._serialized_end=768
+  _globals['_RECEIPT']._serialized_start=771
+  _globals['_RECEIPT']._serialized_end=946
+  _globals['_INVOKEASYNCREQUEST']._serialized_start=948
+  _globals['_INVOKEASYNCREQUEST']._serialized_end=1066
+  _globals['_INVOKEASYNCRESPONSE']._serialized_start=1068
+  _globals['_INVOKEASYNCRESPONSE']._serialized_end=1109
+  _globals['_GETINVOCATIONREQUEST']._serialized_start=1111
+  _globals['_GETINVOCATIONREQUEST']._serialized_end=1153
+  _globals['_INVOCATION']._serialized_start=1156
+  _globals['_INVOCATION']._serialized_end=1443
+  _globals['_INVOCATIONS']._serialized_start=1946
+  _globals['_INVOCATIONS']._serialized_end=2274
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class DeathCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEATH_CAUSE_UNSPECIFIED: _ClassVar[DeathCause]
+    DEATH_CAUSE_EXIT: _ClassVar[DeathCause]
+    DEATH_CAUSE_SIGNAL: _ClassVar[DeathCause]
+    DEATH_CAUSE_OOM: _ClassVar[DeathCause]
+    DEATH_CAUSE_TIMEOUT: _ClassVar[DeathCause]
+    DEATH_CAUSE_SECCOMP: _ClassVar[DeathCause]
+    DEATH_CAUSE_OPERATOR: _ClassVar[DeathCause]
+    DEATH_CAUSE_PROTOCOL: _ClassVar[DeathCause]
+    DEATH_CAUSE_INIT_TIMEOUT: _ClassVar[DeathCause]
+    DEATH_CAUSE_HOST_OOM: _ClassVar[DeathCause]
+    DEATH_CAUSE_LIMITS: _ClassVar[DeathCause]
+    DEATH_CAUSE_SHUTDOWN: _ClassVar[DeathCause]
+
 class InvocationStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     INVOCATION_STATUS_UNSPECIFIED: _ClassVar[InvocationStatus]
@@ -13,6 +28,18 @@ class InvocationStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INVOCATION_STATUS_RUNNING: _ClassVar[InvocationStatus]
     INVOCATION_STATUS_SUCCEEDED: _ClassVar[InvocationStatus]
     INVOCATION_STATUS_FAILED: _ClassVar[InvocationStatus]
+DEATH_CAUSE_UNSPECIFIED: DeathCause
+DEATH_CAUSE_EXIT: DeathCause
+DEATH_CAUSE_SIGNAL: DeathCause
+DEATH_CAUSE_OOM: DeathCause
+DEATH_CAUSE_TIMEOUT: DeathCause
+DEATH_CAUSE_SECCOMP: DeathCause
+DEATH_CAUSE_OPERATOR: DeathCause
+DEATH_CAUSE_PROTOCOL: DeathCause
+DEATH_CAUSE_INIT_TIMEOUT: DeathCause
+DEATH_CAUSE_HOST_OOM: DeathCause
+DEATH_CAUSE_LIMITS: DeathCause
+DEATH_CAUSE_SHUTDOWN: DeathCause
 INVOCATION_STATUS_UNSPECIFIED: InvocationStatus
 INVOCATION_STATUS_WAITING: InvocationStatus
 INVOCATION_STATUS_RUNNING: InvocationStatus
@@ -38,20 +65,30 @@ class InvokeRequest(_message.Message):
     def __init__(self, function: _Optional[str] = ..., qualifier: _Optional[str] = ..., payload: _Optional[bytes] = ..., client_context: _Optional[bytes] = ..., tenant_id: _Optional[str] = ..., log_tail: _Optional[bool] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class InvokeResponse(_message.Message):
-    __slots__ = ("payload", "function_error", "executed_version", "request_id", "log_tail", "receipt")
+    __slots__ = ("payload", "function_error", "executed_version", "request_id", "log_tail", "receipt", "death")
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    DEATH_FIELD_NUMBER: _ClassVar[int]
     payload: bytes
     function_error: str
     executed_version: str
     request_id: str
     log_tail: bytes
     receipt: Receipt
-    def __init__(self, payload: _Optional[bytes] = ..., function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    death: Death
+    def __init__(self, payload: _Optional[bytes] = ..., function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., death: _Optional[_Union[Death, _Mapping]] = ...) -> None: ...
+
+class Death(_message.Message):
+    __slots__ = ("cause", "detail")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    cause: DeathCause
+    detail: str
+    def __init__(self, cause: _Optional[_Union[DeathCause, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class InvokeStreamResponse(_message.Message):
     __slots__ = ("payload", "complete")
@@ -62,20 +99,22 @@ class InvokeStreamResponse(_message.Message):
     def __init__(self, payload: _Optional[bytes] = ..., complete: _Optional[_Union[InvokeComplete, _Mapping]] = ...) -> None: ...
 
 class InvokeComplete(_message.Message):
-    __slots__ = ("function_error", "executed_version", "request_id", "log_tail", "receipt", "error")
+    __slots__ = ("function_error", "executed_version", "request_id", "log_tail", "receipt", "error", "death")
     FUNCTION_ERROR_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_VERSION_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    DEATH_FIELD_NUMBER: _ClassVar[int]
     function_error: str
     executed_version: str
     request_id: str
     log_tail: bytes
     receipt: Receipt
     error: bytes
-    def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., error: _Optional[bytes] = ...) -> None: ...
+    death: Death
+    def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., error: _Optional[bytes] = ..., death: _Optional[_Union[Death, _Mapping]] = ...) -> None: ...
 
 class Receipt(_message.Message):
     __slots__ = ("queue_us", "fork_us", "restore_us", "init_us", "handler_us", "billed_ms", "cpu_ns", "peak_memory_kib", "cold")

@@ -24,12 +24,15 @@ from gateway.model.invocation import (
     Invocation,
     Result,
     ResultKind,
+    WorkerDeath,
     check_tenant,
 )
 from gateway.model.request_id import new_request_id
 from gateway.rpc.answer_stream import AnswerStream
 from gateway.rpc.idempotency import MAX_KEY, OnceOnly
 from gateway.rpc.invocations_pb2 import (
+    Death,
+    DeathCause,
     InvokeComplete,
     InvokeRequest,
     InvokeResponse,
@@ -77,6 +80,8 @@ class Dispatcher(Protocol):
         ...
 
 
+# By their names in sandbox.deaths.
+_CAUSES = {name.removeprefix("DEATH_CAUSE_").lower(): name for name, _ in DeathCause.items()}
 _ANSWERS = (ResultKind.OK, ResultKind.FUNCTION_ERROR)
 
 # What a function and a qualifier, as a caller spelled them, were resolved to, and the ARN that it was invoked as.
@@ -131,6 +136,8 @@ class InvokeService:
         if result.kind is ResultKind.FUNCTION_ERROR:
             complete.function_error = "Unhandled"
             complete.error = result.payload
+            if result.death is not None:
+                complete.death.CopyFrom(_death(result.death))
         else:
             payload = result.payload
             for start in range(0, len(payload), STREAM_CHUNK):
@@ -280,9 +287,15 @@ def response_of(result: Result, request_id: str, with_log: bool) -> bytes:
     )
     if result.kind is ResultKind.FUNCTION_ERROR:
         response.function_error = "Unhandled"
+        if result.death is not None:
+            response.death.CopyFrom(_death(result.death))
     if with_log and result.log_tail:
         response.log_tail = result.log_tail
     return response.SerializeToString()
+
+
+def _death(death: WorkerDeath) -> Death:
+    return Death(cause=_CAUSES.get(death.cause), detail=death.detail)
 
 
 def refusal_of(result: Result, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:

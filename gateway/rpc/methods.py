@@ -10,9 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from gateway.rpc import function_service, invoke_service
+from gateway.rpc import function_service, host_service, invoke_service
 
-SERVICES: Final = (invoke_service.SERVICE, function_service.SERVICE)
+SERVICES: Final = (invoke_service.SERVICE, function_service.SERVICE, host_service.SERVICE)
 ALL_SERVICES: Final = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
 
 Handlers = dict[str, grpc.RpcMethodHandler]

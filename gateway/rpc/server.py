@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from gateway.rpc import limits
 from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.function_service import ControlCalls, FunctionService
+from gateway.rpc.host_service import HostService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
 from gateway.rpc.methods import ALL_SERVICES, set_health
 from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
@@ -66,6 +67,7 @@ class GrpcServer:
         methods = InvokeService(dispatcher, region).handlers()
         methods |= FunctionService(control, region).handlers()
         methods |= EventService(dispatcher.directory, events, region).handlers()
+        methods |= HostService(control).handlers()
         self._methods = _Methods(methods, BearerTokens(tokens) if tokens is not None else None)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None

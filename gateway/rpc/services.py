@@ -13,6 +13,7 @@ from grpc_health.v1.health import aio as health_aio
 from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.fast_invoke import FastDispatcher, FastInvokes
 from gateway.rpc.function_service import ControlCalls, FunctionService
+from gateway.rpc.host_service import HostService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
 from gateway.rpc.metadata import write_trailers
 from gateway.rpc.methods import open_methods, set_health
@@ -37,6 +38,7 @@ class Services:
         handlers = InvokeService(dispatcher, region, self.fast.learn_route).handlers()
         handlers |= FunctionService(control, region).handlers()
         handlers |= EventService(dispatcher.directory, events, region).handlers()
+        handlers |= HostService(control).handlers()
         # By path: the handler, and whether a token is needed.
         self.methods: dict[bytes, tuple[grpc.RpcMethodHandler, bool]] = {
             **{path.encode(): (handler, True) for path, handler in handlers.items()},

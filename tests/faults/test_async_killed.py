@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.support.aws_server import AwsServer, aws_server
 from tests.support.callers import tracebacks
 from tests.support.deploy import ROLE, zip_of
 from tests.support.event_server import Hook, hooks
+from tests.support.patience import seconds
 from tests.support.server import Server
 
 
@@ -60,6 +63,8 @@ def test_everything_is_killed_again_and_again(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     state_dir.mkdir(parents=True)
+    if events > 1000:  # takes minutes; the limit of a test that hangs comes after this one's own
+        faulthandler.dump_traceback_later(seconds(900), exit=True, file=sys.__stderr__)
     with aws_server(state_dir.parent / "aws.log") as aws, hooks() as hook:
         began = time.monotonic()
         done = storm(state_dir, aws, hook, events, kills, patience_s=90 + events / 50)

@@ -57,8 +57,13 @@ class Queue:
             QueueUrl=self.url, MaxNumberOfMessages=10, MessageAttributeNames=["All"], WaitTimeSeconds=0
         )
         messages: list[dict[str, Any]] = answer.get("Messages", [])
-        for message in messages:
-            self.client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        if messages:
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(messages)
+            ]
+            gone = self.client.delete_message_batch(QueueUrl=self.url, Entries=entries)
+            assert not gone.get("Failed"), gone
         return messages
 
     def wait(self, patience_s: float = 30.0) -> dict[str, Any]:

@@ -16,6 +16,15 @@ from gateway.model.invocation import FunctionView, Invocation, Receipt, Result, 
 REGION = "us-east-1"
 TOKEN = "a-token-of-this-test"
 DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
+REPORT = {
+    "overall": "degraded",
+    "claim": "what holds",
+    "features": {
+        "pid": {"state": "enforced", "why": ""},
+        "io": {"state": "absent", "why": "no disk"},
+        "cpu": {"state": "degraded", "why": "no cgroup"},
+    },
+}
 RECEIPT = Receipt(
     queue_us=1, fork_us=2, restore_us=3, init_us=4, handler_us=5, billed_ms=6, cpu_ns=7, peak_kib=8, cold=True
 )
@@ -124,6 +133,12 @@ class FakeControl:
         self.functions: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, dict[str, str]] = {}
         self.calls: list[tuple[str, dict[str, Any], bytes]] = []
+        self.away: ApiError | None = None
+
+    async def isolation(self) -> dict[str, Any]:
+        if self.away is not None:
+            raise self.away
+        return REPORT
 
     async def call(
         self,

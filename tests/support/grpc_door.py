@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 import uvloop
 
-from gateway.rpc import functions_pb2_grpc, invocations_pb2_grpc
+from gateway.rpc import functions_pb2_grpc, host_pb2_grpc, invocations_pb2_grpc
 from gateway.rpc.http2_server import Http2Server
 from gateway.rpc.invocations_pb2 import InvokeRequest
 from gateway.rpc.server import GrpcServer
@@ -91,6 +91,10 @@ class Door:
     @property
     def functions(self) -> Any:
         return functions_pb2_grpc.FunctionsStub(self.channel)  # type: ignore[no-untyped-call]
+
+    @property
+    def host(self) -> Any:
+        return host_pb2_grpc.HostStub(self.channel)  # type: ignore[no-untyped-call]
 
 
 @asynccontextmanager
