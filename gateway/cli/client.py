@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from gateway.cli.credentials import Credentials
-from gateway.cli.errors import ApiFailure, CommandError
+from gateway.cli.errors import ApiFailure, CommandError, Unreachable
 
 CONNECT_S = 10.0
 ANSWER_S = 960.0  # the longest function runs 900 s
@@ -151,7 +151,7 @@ class Client:
             self.close()
             if reused and method == "GET":  # the server may have closed the connection while it was idle
                 return self._send(method, target, body, headers)
-            raise CommandError(f"{self._url}: {error or 'the connection was lost'}") from None
+            raise Unreachable(f"{self._url}: {error or 'the connection was lost'}") from None
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, found, content)
 
@@ -168,7 +168,7 @@ class Client:
             connection.connect()
         except OSError as error:
             why = error.strerror or str(error)
-            raise CommandError(f"cannot reach {self._url}: {why} (is `forklight serve` running?)") from None
+            raise Unreachable(f"cannot reach {self._url}: {why} (is `forklight serve` running?)") from None
         connection.sock.settimeout(ANSWER_S)
         return connection
 

@@ -27,23 +27,30 @@ _POLL_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 def run(arguments: argparse.Namespace) -> int:
     """Raises CommandError."""
     folder = Path(arguments.folder)
-    name = arguments.name or _name_of(folder)
-    variables = _variables(arguments.env)
+    name = name_for(arguments)
     package = make_package(folder)
     if arguments.handler:
-        _check_handler(folder, arguments.handler)
+        check_handler(folder, arguments.handler)
     client = Client(find_credentials(arguments.state_dir))
     try:
-        known = client.function(name)
-        if known is None:
-            did = _create(client, name, package, variables, arguments)
-        else:
-            did = _update(client, name, package, variables, arguments, known)
-        function = _ready(client, name)
+        did = send(client, name, package, arguments)
+        function = ready(client, name)
     finally:
         client.close()
-    _report(name, did, function, arguments.json)
+    if arguments.json:
+        output.print_json({"name": name, "did": did, "function": function})
+    else:
+        report(name, did, function)
     return 0
+
+
+def send(client: Client, name: str, package: bytes, arguments: argparse.Namespace) -> list[str]:
+    """Make the function, or change what differs; what was done, in words. `ready` tells what came of it.  Raises CommandError."""
+    variables = _variables(arguments.env)
+    known = client.function(name)
+    if known is None:
+        return _create(client, name, package, variables, arguments)
+    return _update(client, name, package, variables, arguments, known)
 
 
 def _create(
@@ -101,7 +108,7 @@ def _update(
     return did or ["unchanged"]
 
 
-def _ready(client: Client, name: str) -> dict[str, Any]:
+def ready(client: Client, name: str) -> dict[str, Any]:
     """The function once it can be invoked.  Raises CommandError if it cannot."""
     function = _settled(client, name)
     if function.get("State") == "Failed":
@@ -132,10 +139,8 @@ def _settled(client: Client, name: str) -> dict[str, Any]:
         attempt += 1
 
 
-def _report(name: str, did: list[str], function: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        output.print_json({"name": name, "did": did, "function": function})
-        return
+def report(name: str, did: list[str], function: dict[str, Any]) -> None:
+    """A line on what was done, and notes on what is weaker than was wanted."""
     details = [
         function.get("Runtime", ""),
         f"{function.get('MemorySize')} MB",
@@ -171,8 +176,11 @@ def _choose_runtime(client: Client) -> str:
     return str(max(found, key=lambda name: [int(part) for part in re.findall(r"\d+", name)]))
 
 
-def _name_of(folder: Path) -> str:
-    """The folder's name, with what a function's name cannot have as "-".  Raises UsageError."""
+def name_for(arguments: argparse.Namespace) -> str:
+    """As given, or the folder's name, with what a function's name cannot have as "-".  Raises UsageError."""
+    if arguments.name:
+        return str(arguments.name)
+    folder = Path(arguments.folder)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-")[:64]
     if not name:
         raise UsageError(f"{folder} gives no name for the function: use --name")
@@ -219,7 +227,7 @@ def _shown(current: dict[str, Any], key: str) -> Any:
     return {"Variables": {}} if key == "Environment" and value is None else value
 
 
-def _check_handler(folder: Path, handler: str) -> None:
+def check_handler(folder: Path, handler: str) -> None:
     """Warn about a handler whose module is not in the folder: a layer may have it, but mostly it is a slip."""
     module, dot, _ = handler.rpartition(".")
     if not dot:

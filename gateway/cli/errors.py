@@ -18,6 +18,10 @@ class UsageError(CommandError):
     status = USAGE
 
 
+class Unreachable(CommandError):
+    """No answer: the server is not there, or went away."""
+
+
 class ApiFailure(CommandError):
     """The server refused.  ``code`` is Lambda's name of the error, ``http_status`` its status."""
 

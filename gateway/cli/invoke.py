@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from gateway.cli import output
-from gateway.cli.client import Client, function_path
+from gateway.cli.client import Answer, Client, function_path
 from gateway.cli.credentials import find_credentials
 from gateway.cli.errors import FAILED, CommandError
 
 
 def run(arguments: argparse.Namespace) -> int:
     """1 when the function failed.  Raises CommandError."""
-    payload = _payload(arguments.payload)
+    payload = payload_of(arguments.payload)
     headers = {"content-type": "application/json"}
     if arguments.asynchronous:
         headers["x-amz-invocation-type"] = "Event"
@@ -33,6 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.asynchronous:
         output.note(f"accepted: {answer.headers.get('x-amzn-requestid', '')}")
         return 0
+    return show(answer)
+
+
+def show(answer: Answer) -> int:
+    """Print what the function returned; 1 when it failed."""
     log = answer.headers.get("x-amz-log-result")
     if log:
         sys.stderr.write(base64.b64decode(log).decode("utf-8", "replace"))
@@ -48,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _payload(text: str | None) -> bytes:
+def payload_of(text: str | None) -> bytes:
     """JSON text, @FILE, or - for standard input.  Raises CommandError."""
     if text is None:
         return b""

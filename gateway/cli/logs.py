@@ -25,21 +25,38 @@ def run(arguments: argparse.Namespace) -> int:
     since_ms = parse_since(arguments.since, time.time()) if arguments.since else 0
     client = Client(find_credentials(arguments.state_dir))
     try:
-        group = _group(client, arguments.name)
-        shown = _show(client, group, since_ms, {}, arguments.json)
-        if not shown and not arguments.follow:
+        tail = Tail(client, arguments.name, since_ms, as_json=arguments.json)
+        if not tail.show() and not arguments.follow:
             output.note(
                 f"{arguments.name} has written nothing" + (f" since {arguments.since}" if since_ms else "")
             )
         while arguments.follow:
             time.sleep(FOLLOW_S)
-            newest = max(shown.values(), default=since_ms)
-            start_ms = max(since_ms, newest - _LATE_MS)
-            shown = {event: when for event, when in shown.items() if when >= start_ms}
-            shown.update(_show(client, group, start_ms, shown, arguments.json))
+            tail.show()
     finally:
         client.close()
     return 0
+
+
+class Tail:
+    """The log of one function from `since_ms` (epoch) on; each event is printed once."""
+
+    def __init__(self, client: Client, name: str, since_ms: int, *, as_json: bool = False) -> None:
+        """Raises CommandError."""
+        self._client = client
+        self._group = _group(client, name)
+        self._since_ms = since_ms
+        self._as_json = as_json
+        self._shown: dict[str, int] = {}  # id -> time
+
+    def show(self) -> bool:
+        """Print what is new; whether anything was.  Raises CommandError."""
+        newest = max(self._shown.values(), default=self._since_ms)
+        start_ms = max(self._since_ms, newest - _LATE_MS)
+        self._shown = {event: when for event, when in self._shown.items() if when >= start_ms}
+        new = _show(self._client, self._group, start_ms, self._shown, self._as_json)
+        self._shown.update(new)
+        return bool(new)
 
 
 def parse_since(text: str, now: float) -> int:

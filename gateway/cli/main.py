@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_env(commands)
     _add_deploy(commands)
+    _add_dev(commands)
     _add_invoke(commands)
     _add_list(commands)
     _add_logs(commands)
@@ -202,6 +203,21 @@ def _add_deploy(commands: Commands) -> None:
         ".gitignore) stay out, and so do .git, __pycache__, *.pyc and .venv. Options that are not given leave an\n"
         "existing function as it is.",
     )  # fmt: skip
+    _add_deploying(parser)
+    _add_json(parser)
+
+
+def _add_dev(commands: Commands) -> None:
+    parser = _command(
+        commands, "dev", "dev:run", "deploy a folder, again whenever a file of it changes, and print its log",
+        "Takes what deploy takes. Ends with Ctrl-C; the function stays. What a change breaks is said, and the next one mends it.",
+    )  # fmt: skip
+    _add_deploying(parser)
+    parser.add_argument("--invoke", metavar="JSON|@FILE", help="also run it with this event, each time")
+
+
+def _add_deploying(parser: argparse.ArgumentParser) -> None:
+    """What `deploy` and `dev` take."""
     add = parser.add_argument
     add("folder", metavar="DIR", help="its contents become the code")
     add("--handler", metavar="MODULE.FUNCTION", help="what to call; needed for a new function")
@@ -222,7 +238,6 @@ def _add_deploy(commands: Commands) -> None:
         help="fork workers from a process that has run the module code; auto: where that can be done (auto)")  # fmt: skip
     add("--network", choices=["none", "egress", "host"],
         help="what a worker can reach: nothing, the public internet, whatever the host can (none)")  # fmt: skip
-    _add_json(parser)
 
 
 def _add_invoke(commands: Commands) -> None:

@@ -92,6 +92,22 @@ def make_package(folder: Path) -> bytes:
     return package
 
 
+def fingerprint(folder: Path) -> frozenset[tuple[str, int, int, int]]:
+    """(name, inode, size, time of the last change in ns) of each file that `make_package` would take, without reading them; two that are
+    equal mean an unchanged folder. A file that goes meanwhile is left out.  Raises CommandError."""
+    found = set()
+    try:
+        for name, path in _files(folder, "", IgnoreRules.of(folder)):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            found.add((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    except OSError as error:
+        raise CommandError(f"{error.filename or folder}: {error.strerror}") from None
+    return frozenset(found)
+
+
 def _files(folder: Path, prefix: str, rules: IgnoreRules) -> Iterator[tuple[str, Path]]:
     """Names inside the package, and the files.  Links to files are followed, links to folders are not."""
     with os.scandir(folder) as found:

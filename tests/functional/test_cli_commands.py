@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -229,3 +230,47 @@ def test_stopped_server_is_one_line(start_server: Callable[..., Server]) -> None
     done = Forklight(server.state_dir)("list")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "Connection refused" in done.stderr
+
+
+def test_dev_deploys_each_change_and_says_what_breaks(forklight: Forklight, folder: Path) -> None:
+    source = "def handler(event, context):\n    print('heard', {0})\n    return {0}\n"
+    (folder / "index.py").write_text(source.format(1))
+    command = (*forklight_command(), "dev", str(folder), "--handler", "index.handler", "--invoke", "{}")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    environment["FORKLIGHT_STATE_DIR"] = str(forklight.state_dir)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as developing:
+        assert developing.stdout is not None
+
+        def hear(wanted: str) -> str:
+            for line in developing.stdout or ():  # ends with the test's time limit if the line never comes
+                if wanted in line:
+                    return str(line)
+            raise AssertionError(f"it ended before {wanted!r}")
+
+        hear(f"{folder.name} created")
+        hear("1")
+        hear("heard 1")
+        (folder / "unused.pyc").write_text("nobody deploys this")
+        (folder / "index.py").write_text(source.format(22))
+        hear("code changed")
+        assert hear("in ").endswith(" s\n")
+        hear("22")
+        hear("heard 22")
+        (folder / "index.py").write_text("def handler(:\n")
+        hear("SyntaxError")
+        (folder / "index.py").write_text(source.format(333))
+        hear("333")
+        hear("heard 333")
+        developing.send_signal(signal.SIGINT)
+        assert developing.wait(20) == 130
+
+
+def test_dev_of_what_cannot_be_made_ends(forklight: Forklight, folder: Path, tmp_path: Path) -> None:
+    done = forklight("dev", str(folder))
+    assert done.returncode == 2
+    assert "--handler" in done.stderr
+    done = forklight("dev", str(tmp_path / "nothing"), "--handler", "index.handler")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
