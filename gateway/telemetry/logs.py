@@ -7,8 +7,9 @@ A group's name is never part of a path. A segment that is full is closed; the ol
 group takes at most `segments` x `segment_bytes`. Each line is a JSON array: time (epoch ms), stream, message, arrival.
 
 Writes are queued (bounded) and made by one thread: a slow or full disk costs log lines, which are counted, and no
-more than that.
+more than that. What changes a group otherwise is done by that thread, too, behind the lines that came before.
 An event is known by its segment and offset: they are its id and the continuation token, valid until it is removed.
+What is older than a group's retention is not read any more at once, and overwritten within an hour.
 """
 
 from __future__ import annotations
@@ -19,77 +20,26 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from gateway.telemetry.log_groups import Group, Position
+from gateway.telemetry.log_segments import LogEvent, Row, erase, parse_line, parts, whole_lines
 
 _log = logging.getLogger(__name__)
 # A reader goes through at most this much in one call, so that a page costs a bounded time.
 _SCAN_BYTES = 4 * 1024 * 1024
 _REPORT_EVERY_S = 60.0
-# A function with a worker for each request makes a stream for each: only so many (up to twice that) are kept in memory.
-_STREAMS = 2000
 
-_Row = tuple[str, int, bytes]  # stream, epoch ms, the line as stored
-
-
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """Times in epoch milliseconds. `segment` and `offset` place it in its group."""
-
-    timestamp: int
-    stream: str
-    message: str
-    ingested: int
-    segment: int
-    offset: int
-
-    @property
-    def event_id(self) -> str:
-        return f"{self.segment:028d}{self.offset:028d}"
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a reader goes on: the byte `offset` of segment number `segment`."""
-
-    segment: int = 0
-    offset: int = 0
-
-
-@dataclass(slots=True)
-class Group:
-    """One log group. `streams`: name -> [first event, last event, last arrival], epoch ms, of the newest streams.
-
-    Streams from before a restart are known only after somebody asked for them: reading all groups would hold the start up.
-    """
-
-    region: str
-    name: str
-    created: int
-    folder: Path
-    segment: int = 1
-    size: int = 0  # of the segment being written
-    stored: int = 0  # of all segments
-    streams: dict[str, list[int]] = field(default_factory=dict)
-    scanned: bool = True
-
-    def saw(self, stream: str, timestamp: int, arrival: int) -> None:
-        times = self.streams.get(stream)
-        if times is None:
-            if len(self.streams) >= 2 * _STREAMS:
-                newest = sorted(self.streams.items(), key=lambda item: item[1][1])[-_STREAMS:]
-                self.streams = dict(newest)
-            self.streams[stream] = [timestamp, timestamp, arrival]
-            return
-        times[0], times[1], times[2] = (
-            min(times[0], timestamp),
-            max(times[1], timestamp),
-            max(times[2], arrival),
-        )
+_SWEEP_EVERY_S = 3600.0
+_CHANGE_TIMEOUT_S = 60.0
+T = TypeVar("T")
 
 
 class LogStore:
@@ -100,12 +50,13 @@ class LogStore:
         self._segment_bytes = segment_bytes
         self._segments = segments
         self._queue_bytes = queue_bytes
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | Callable[[], None] | None] = SimpleQueue()
         self._waiting = 0
         self._lock = threading.Lock()
         self._groups: dict[tuple[str, str], Group] = {}
         self.dropped_lines = 0
         self._reported_at = 0.0
+        self._sweep_at = time.monotonic()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._load()
         self._thread = threading.Thread(target=self._write_all, name="logs", daemon=True)
@@ -131,16 +82,18 @@ class LogStore:
             return self._groups.get((region, name))
 
     def streams(self, group: Group) -> dict[str, tuple[int, int, int]]:
-        """The newest streams: name -> first event, last event, last arrival."""
+        """The newest streams: name -> first event, last event, last arrival; all 0 of one that is empty."""
         if not group.scanned:
             self._scan(group)
         with self._lock:
-            return {name: (times[0], times[1], times[2]) for name, times in group.streams.items()}
+            empty = dict.fromkeys(group.made, (0, 0, 0))
+            return empty | {name: (times[0], times[1], times[2]) for name, times in group.streams.items()}
 
     def read(self, group: Group, start: Position) -> tuple[list[LogEvent], Position | None]:
         """Events from `start` on, in order of arrival, and where to go on; None at the end of what there is."""
         events: list[LogEvent] = []
         budget = _SCAN_BYTES
+        oldest = group.expired_before()
         for number in self._numbers(group):
             if number < start.segment:
                 continue
@@ -152,8 +105,8 @@ class LogStore:
                         break  # being written
                     if budget <= 0:
                         return events, Position(number, offset)
-                    event = _parse(line, number, offset)
-                    if event is not None:
+                    event = parse_line(line, number, offset)
+                    if event is not None and event.timestamp >= oldest:
                         events.append(event)
                     offset += len(line)
                     budget -= len(line)
@@ -171,27 +124,146 @@ class LogStore:
             self._queue.put(None)
             self._thread.join(timeout=5.0)
 
+    # changes of groups: they wait until they are done. Raise OSError, TimeoutError.
+
+    def create_group(self, region: str, name: str, tags: dict[str, str]) -> bool:
+        """Whether it did not exist before."""
+
+        def create() -> bool:
+            if (region, name) in self._groups:
+                return False
+            group = self._open_group(region, name, int(time.time() * 1000))
+            group.tags = tags
+            self._describe(group)
+            return True
+
+        return self._change(create)
+
+    def delete_group(self, group: Group) -> None:
+        """With all its lines. What is written to it later makes it anew."""
+
+        def delete() -> None:
+            with self._lock:
+                self._groups.pop((group.region, group.name), None)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(group.folder)
+
+        self._change(delete)
+
+    def create_stream(self, group: Group, name: str) -> bool:
+        """Whether it did not exist before."""
+        if name in self.streams(group):
+            return False
+
+        def create() -> None:
+            with self._lock:
+                group.made[name] = int(time.time() * 1000)
+            self._describe(group)
+
+        self._change(create)
+        return True
+
+    def delete_stream(self, group: Group, name: str) -> None:
+        """Its lines are overwritten; those of others stay where they are."""
+
+        def delete() -> None:
+            for number in self._numbers(group):
+                erase(self._path(group, number), lambda event: event.stream == name)
+            with self._lock:
+                group.made.pop(name, None)
+                group.streams.pop(name, None)
+            self._describe(group)
+
+        self._change(delete)
+
+    def set_retention(self, group: Group, days: int | None) -> None:
+        def change() -> None:
+            group.retention_days = days
+            self._describe(group)
+            self._expire(group)
+
+        self._change(change)
+
+    def set_tags(self, group: Group, tags: dict[str, str]) -> None:
+        def change() -> None:
+            group.tags = tags
+            self._describe(group)
+
+        self._change(change)
+
+    def _change(self, change: Callable[[], T]) -> T:
+        """In the writing thread, behind what was appended before."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(change())
+            except Exception as error:
+                done.set_exception(error)
+
+        self._queue.put(run)
+        return done.result(_CHANGE_TIMEOUT_S)
+
     # the writing thread
 
     def _write_all(self) -> None:
         ending = False
         while not ending:
-            batches = [self._queue.get()]
+            items: list[bytes | Callable[[], None] | None] = []
             with contextlib.suppress(Empty):
-                while len(batches) < 256:
-                    batches.append(self._queue.get_nowait())
-            ending = None in batches
-            taken = [batch for batch in batches if batch is not None]
+                items.append(self._queue.get(timeout=_SWEEP_EVERY_S))
+                while len(items) < 256:
+                    items.append(self._queue.get_nowait())
+            batches: list[bytes] = []
+            for item in items:
+                if isinstance(item, bytes):
+                    batches.append(item)
+                    continue
+                self._write_counted(batches)
+                batches = []
+                if item is None:
+                    ending = True
+                else:
+                    item()
+            self._write_counted(batches)
+            if time.monotonic() >= self._sweep_at and not ending:
+                self._sweep()
+
+    def _write_counted(self, batches: list[bytes]) -> None:
+        try:
+            self._write(batches)
+        except Exception:  # a line nobody foresaw must not end logging for good
+            _log.exception("a batch of log lines was lost")
+        with self._lock:
+            self._waiting -= sum(map(len, batches))
+
+    def _sweep(self) -> None:
+        """What is past its group's retention goes."""
+        self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
+        for group in list(self._groups.values()):
             try:
-                self._write(taken)
-            except Exception:  # a line nobody foresaw must not end logging for good
-                _log.exception("a batch of log lines was lost")
-            with self._lock:
-                self._waiting -= sum(map(len, taken))
+                self._expire(group)
+            except OSError as error:
+                _log.error("old log lines of %s could not be removed: %s", group.name, error)
+
+    def _expire(self, group: Group) -> None:
+        oldest = group.expired_before()
+        if not oldest:
+            return
+        for number in list(self._numbers(group)):
+            path = self._path(group, number)
+            size = path.stat().st_size
+            left = erase(path, lambda event: event.timestamp < oldest)
+            if left == 0 and number != group.segment:
+                path.unlink()
+                with self._lock:
+                    group.stored -= size
+        with self._lock:
+            group.streams = {name: times for name, times in group.streams.items() if times[1] >= oldest}
 
     def _write(self, batches: list[bytes]) -> None:
         now = int(time.time() * 1000)
-        lines: dict[tuple[str, str], list[_Row]] = {}
+        lines: dict[tuple[str, str], list[Row]] = {}
         for line in (line for batch in batches for line in batch.splitlines() if line):
             try:
                 region, group, stream, timestamp, message = json.loads(line)
@@ -207,8 +279,8 @@ class LogStore:
             except OSError as error:
                 self._drop(len(rows), error)
 
-    def _write_group(self, group: Group, rows: list[_Row], now: int) -> None:
-        for part in _parts(rows, self._segment_bytes // 4):
+    def _write_group(self, group: Group, rows: list[Row], now: int) -> None:
+        for part in parts(rows, self._segment_bytes // 4):
             data = b"".join(row[2] for row in part)
             if group.size and group.size + len(data) > self._segment_bytes:
                 self._rotate(group)
@@ -241,7 +313,7 @@ class LogStore:
     def _oldest_time(self, group: Group) -> int:
         for number in self._numbers(group):
             with open(self._path(group, number), "rb") as file:
-                event = _parse(file.readline(), number, 0)
+                event = parse_line(file.readline(), number, 0)
                 if event is not None:
                     return event.timestamp
         return 0
@@ -251,12 +323,20 @@ class LogStore:
         if group is None:
             folder = self._root / hashlib.sha256(f"{region}\0{name}".encode()).hexdigest()[:40]
             folder.mkdir(mode=0o700, exist_ok=True)
-            description = {"region": region, "name": name, "created": now}
-            (folder / "group.json").write_text(json.dumps(description))
             group = Group(region, name, now, folder)
+            self._describe(group)
             with self._lock:
                 self._groups[region, name] = group
         return group
+
+    def _describe(self, group: Group) -> None:
+        description = {"region": group.region, "name": group.name, "created": group.created}
+        further = {"retention_days": group.retention_days, "tags": group.tags, "streams": group.made}
+        new = group.folder / "group.json.new"
+        new.write_text(
+            json.dumps({**description, **{name: value for name, value in further.items() if value}})
+        )
+        new.replace(group.folder / "group.json")
 
     def _drop(self, count: int, error: OSError | None = None) -> None:
         with self._lock:
@@ -274,6 +354,9 @@ class LogStore:
             try:
                 description = json.loads((folder / "group.json").read_text())
                 group = Group(description["region"], description["name"], description["created"], folder)
+                group.retention_days = description.get("retention_days")
+                group.tags = description.get("tags", {})
+                group.made = description.get("streams", {})
             except (OSError, ValueError, KeyError):
                 continue  # died while making it: the next line of that group makes it again
             self._measure(group)
@@ -284,7 +367,7 @@ class LogStore:
         group.scanned = not numbers
         for number in numbers:
             path = self._path(group, number)
-            size = _whole_lines(path) if number == numbers[-1] else path.stat().st_size
+            size = whole_lines(path) if number == numbers[-1] else path.stat().st_size
             group.segment, group.size = number, size
             group.stored += size
 
@@ -306,38 +389,3 @@ class LogStore:
     @staticmethod
     def _path(group: Group, number: int) -> Path:
         return group.folder / f"{number:012d}.jsonl"
-
-
-def _parts(rows: list[_Row], most_bytes: int) -> Iterator[list[_Row]]:
-    """Cut a batch so that a segment never grows much beyond its size, however much arrives at once."""
-    part: list[_Row] = []
-    size = 0
-    for row in rows:
-        if part and size + len(row[2]) > most_bytes:
-            yield part
-            part, size = [], 0
-        part.append(row)
-        size += len(row[2])
-    if part:
-        yield part
-
-
-def _whole_lines(path: Path) -> int:
-    """Cut off a last line that a crash left half-written; the size after that."""
-    with open(path, "rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        tail_start = max(0, size - 1024 * 1024)
-        file.seek(tail_start)
-        tail = file.read()
-        if tail and not tail.endswith(b"\n"):
-            size = tail_start + tail.rfind(b"\n") + 1
-            file.truncate(size)
-    return size
-
-
-def _parse(line: bytes, segment: int, offset: int) -> LogEvent | None:
-    try:
-        timestamp, stream, message, ingested = json.loads(line)
-        return LogEvent(timestamp, stream, message, ingested, segment, offset)
-    except (ValueError, TypeError):
-        return None

@@ -113,25 +113,35 @@ def test_groups_streams_and_events(control: ControlHarness) -> None:
     assert (messages(more), more["nextForwardToken"]) == ([], got["nextForwardToken"])
 
 
-@pytest.mark.parametrize(
-    ("call", "arguments", "code"),
-    [
-        ("filter_log_events", {"logGroupName": "/nothing"}, "ResourceNotFoundException"),
-        ("filter_log_events", {"logGroupName": "../../../etc/passwd"}, "ResourceNotFoundException"),
-        ("filter_log_events", {"logGroupName": GROUP, "nextToken": "x"}, "InvalidParameterException"),
-        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"}, "InvalidParameterException"),
-        ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "%(a+)+$%"}, "InvalidParameterException"),
-        ("filter_log_events", {"logGroupName": GROUP, "limit": 0}, "InvalidParameterException"),
-        ("get_log_events", {"logGroupName": GROUP, "logStreamName": "no"}, "ResourceNotFoundException"),
-        ("create_log_group", {"logGroupName": "/new"}, "NotImplementedException"),
-    ],
-)  # fmt: skip
-def test_refusals(control: ControlHarness, call: str, arguments: dict[str, Any], code: str) -> None:
+REFUSALS: list[tuple[str, dict[str, Any], str]] = [
+    ("filter_log_events", {"logGroupName": "/nothing"}, "ResourceNotFoundException"),
+    ("filter_log_events", {"logGroupName": "../../../etc/passwd"}, "ResourceNotFoundException"),
+    ("filter_log_events", {"logGroupName": GROUP, "nextToken": "x"}, "InvalidParameterException"),
+    ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "{ $.a }"}, "InvalidParameterException"),
+    ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "[a, b=1]"}, "InvalidParameterException"),
+    ("filter_log_events", {"logGroupName": GROUP, "filterPattern": "%(a+)+$%"}, "InvalidParameterException"),
+    ("filter_log_events", {"logGroupName": GROUP, "limit": 0}, "InvalidParameterException"),
+    ("get_log_events", {"logGroupName": GROUP, "logStreamName": "no"}, "ResourceNotFoundException"),
+    ("create_log_group", {"logGroupName": GROUP}, "ResourceAlreadyExistsException"),
+    ("create_log_group", {"logGroupName": "a b"}, "InvalidParameterException"),
+    ("create_log_stream", {"logGroupName": GROUP, "logStreamName": "s"}, "ResourceAlreadyExistsException"),
+    ("delete_log_group", {"logGroupName": "/nothing"}, "ResourceNotFoundException"),
+    ("delete_log_stream", {"logGroupName": GROUP, "logStreamName": "no"}, "ResourceNotFoundException"),
+    ("put_retention_policy", {"logGroupName": GROUP, "retentionInDays": 2}, "InvalidParameterException"),
+    ("put_log_events", {"logGroupName": GROUP, "logStreamName": "no", "logEvents": [{"timestamp": 1, "message": "m"}]},
+     "ResourceNotFoundException"),
+    ("put_metric_filter", {"logGroupName": GROUP, "filterName": "f", "filterPattern": "", "metricTransformations": []},
+     "NotImplementedException"),
+]  # fmt: skip
+
+
+def test_refusals(control: ControlHarness) -> None:
     write(control, (GROUP, "s", 1, "x"))
-    with pytest.raises(ClientError) as caught:
-        getattr(control.client("logs"), call)(**arguments)
-    assert caught.value.response["Error"]["Code"] == code
-    assert caught.value.response["Error"]["Message"]
+    for call, arguments, code in REFUSALS:
+        with pytest.raises(ClientError) as caught:
+            getattr(control.client("logs"), call)(**arguments)
+        assert caught.value.response["Error"]["Code"] == code, call
+        assert caught.value.response["Error"]["Message"]
 
 
 def test_many_lines_are_taken_fast_and_stay_bounded(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.telemetry.logs import LogStore, Position
+from gateway.telemetry.log_groups import Position
+from gateway.telemetry.logs import LogStore
 
 
 def lines(*rows: tuple[str, str, int, str], region: str = "r") -> bytes:
@@ -127,7 +128,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_streams_in_memory_are_bounded(store: LogStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.telemetry.logs._STREAMS", 10)
+    monkeypatch.setattr("gateway.telemetry.log_groups._STREAMS", 10)
     for number in range(100):
         store.append(lines(("g", f"s{number:03d}", number, "x")))
     store.flush()

@@ -7,7 +7,6 @@ from typing import Any
 
 from gateway.control.function_rules import host_architecture
 from gateway.control.registry import Entry
-from gateway.model.arn import LATEST
 from gateway.model.function import Function
 
 Document = dict[str, Any]
@@ -46,9 +45,11 @@ def configuration(entry: Entry, qualifier: str | None = None) -> Document:
 
 
 def just_created(entry: Entry) -> Document:
-    """What CreateFunction answers: Pending, as on Lambda, even though ours may already be called."""
-    version = entry.function.version
-    document = configuration(entry, None if version == LATEST else version)
+    """What CreateFunction answers: Pending, as on Lambda, even though ours may already be called.
+
+    With Publish it is the version, under the function's own ARN, as moto's and LocalStack's tests have it from AWS.
+    """
+    document = configuration(entry)
     if entry.state != "Failed":
         document.update(State="Pending", StateReason=_CREATING, StateReasonCode="Creating")
     document.pop("LastUpdateStatus", None)

@@ -71,7 +71,7 @@ class LayerOperations:
                 {
                     "LayerName": version.name,
                     "LayerArn": layer_arn(version.region, version.name),
-                    "LatestMatchingVersion": _described(version),
+                    "LatestMatchingVersion": _listed(version),
                 }
                 for version in found
             ],
@@ -82,7 +82,7 @@ class LayerOperations:
         name = resolve_layer(call.region, call.params["LayerName"])
         fitting = _fitting(self._layers.versions(call.region, name), call.params)
         found, marker = page(fitting, lambda version: (-version.number,), call.params)
-        return {"LayerVersions": [_described(version) for version in found], "NextMarker": marker}
+        return {"LayerVersions": [_listed(version) for version in found], "NextMarker": marker}
 
     async def _delete(self, call: Call) -> Params:
         await self._layers.delete(call.region, *_named(call))
@@ -153,6 +153,14 @@ def _described(version: LayerVersion) -> Params:
         document["CompatibleRuntimes"] = list(version.runtimes)
     if version.architectures:
         document["CompatibleArchitectures"] = list(version.architectures)
+    return document
+
+
+def _listed(version: LayerVersion) -> Params:
+    """In lists AWS leaves out a description that there is not (moto's test of it is verified there)."""
+    document = _described(version)
+    if not version.description:
+        del document["Description"]
     return document
 
 

@@ -1,18 +1,14 @@
-"""CloudWatch's filterPattern for text: terms, not the JSON, field and expression forms."""
+"""CloudWatch's filterPattern: terms, and JSON (json_patterns.py); not the forms for fields between blanks and for expressions."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
 
-from gateway.model.errors import ApiError
+from gateway.web.apis.json_patterns import json_filter
+from gateway.web.apis.log_params import invalid
 
 _LONGEST = 1024  # characters, CloudWatch's own limit
-
-
-def invalid(message: str) -> ApiError:
-    """Logs' word for a bad request."""
-    return ApiError("InvalidParameterException", message, status=400)
 
 
 def message_filter(text: str) -> Callable[[str], bool]:
@@ -20,13 +16,17 @@ def message_filter(text: str) -> Callable[[str], bool]:
     text = text.strip()
     if not text:
         return lambda message: True
-    if text.startswith(("{", "[")):
-        raise invalid("JSON and field patterns of filterPattern are not implemented; terms are.")
+    if text.startswith("["):
+        raise invalid(
+            "Patterns of fields between blanks are not implemented in filterPattern; terms and JSON are."
+        )
     if len(text) > 2 and text.startswith("%") and text.endswith("%"):
         # Python's engine backtracks without limit: one hostile expression would hold up the whole control process.
         raise invalid("Regular expressions in filterPattern are not implemented; terms are.")
     if len(text) > _LONGEST:
         raise invalid(f"filterPattern is longer than {_LONGEST} characters.")
+    if text.startswith("{"):
+        return json_filter(text)
     try:
         terms = shlex.split(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""CloudWatch Logs, the reading half: what `aws logs tail`, the consoles of IDEs and `forklight logs` use.
+"""CloudWatch Logs: what `aws logs tail`, the consoles of IDEs and `forklight logs` read; log_changes.py is the other half.
 
 JSON 1.1: POST / with the operation in X-Amz-Target. Positions in the log store are the continuation tokens.
 """
@@ -15,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.errors import ApiError
-from gateway.telemetry.logs import Group, LogEvent, LogStore, Position
-from gateway.web.apis.log_patterns import invalid, message_filter
+from gateway.telemetry.log_groups import Group, Position
+from gateway.telemetry.log_segments import LogEvent
+from gateway.telemetry.logs import LogStore
+from gateway.web.apis.log_changes import LogChanges
+from gateway.web.apis.log_params import find_group, invalid, number, required, text
+from gateway.web.apis.log_patterns import message_filter
 from gateway.web.apis.wire import Request, parse_document
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ class LogsApi:
             "DescribeLogStreams": self._describe_streams,
             "FilterLogEvents": self._filter,
             "GetLogEvents": self._get_events,
+            **LogChanges(server.logs).operations(),
         }
 
     async def handle(self, region: str, request: Request) -> tuple[int, dict[str, str], bytes]:
@@ -52,7 +57,7 @@ class LogsApi:
         return 200, {"Content-Type": _CONTENT_TYPE}, answer
 
     def _describe_groups(self, region: str, params: Params) -> Params:
-        prefix, pattern = _text(params, "logGroupNamePrefix"), _text(params, "logGroupNamePattern")
+        prefix, pattern = text(params, "logGroupNamePrefix"), text(params, "logGroupNamePattern")
         after, limit = _decode_name(params), _limit(params, 50)
         names = [
             group
@@ -65,8 +70,8 @@ class LogsApi:
         return document
 
     def _describe_streams(self, region: str, params: Params) -> Params:
-        group = self._group(region, params)
-        prefix, after, limit = _text(params, "logStreamNamePrefix"), _decode_name(params), _limit(params, 50)
+        group = find_group(self._store, region, params)
+        prefix, after, limit = text(params, "logStreamNamePrefix"), _decode_name(params), _limit(params, 50)
         by_time = params.get("orderBy") == "LastEventTime"
         streams = [item for item in self._store.streams(group).items() if item[0].startswith(prefix)]
         # The name makes the order total, so that a page can begin behind a stream by its place in it.
@@ -82,7 +87,9 @@ class LogsApi:
         return document
 
     def _filter(self, region: str, params: Params) -> Params:
-        group = self._group(region, params)
+        group = find_group(self._store, region, params)
+        if params.get("logStreamNames") and params.get("logStreamNamePrefix"):
+            raise invalid("Only one of logStreamNames and logStreamNamePrefix can be given.")
         selection = _Selection.of(params)
         limit = _limit(params, _MAX_EVENTS)
         events, place = _collect(self._store, group, _position(params.get("nextToken")), selection, limit)
@@ -99,8 +106,8 @@ class LogsApi:
         return document
 
     def _get_events(self, region: str, params: Params) -> Params:
-        group = self._group(region, params)
-        name = _required(params, "logStreamName")
+        group = find_group(self._store, region, params)
+        name = required(params, "logStreamName")
         selection = _Selection.of({**params, "logStreamNames": [name]})
         limit = _limit(params, _MAX_EVENTS)
         token = params.get("nextToken")
@@ -121,18 +128,6 @@ class LogsApi:
             "nextBackwardToken": "b/0/0",
         }
 
-    def _group(self, region: str, params: Params) -> Group:
-        name = (
-            params.get("logGroupName")
-            or str(params.get("logGroupIdentifier") or "").rpartition(":log-group:")[2]
-        )
-        if not name:
-            raise ApiError("InvalidParameterException", "logGroupName is required.", status=400)
-        group = self._store.group(region, str(name))
-        if group is None:
-            raise ApiError("ResourceNotFoundException", "The specified log group does not exist.", status=400)
-        return group
-
 
 @dataclass(slots=True)
 class _Selection:
@@ -148,11 +143,11 @@ class _Selection:
     def of(cls, params: Params) -> _Selection:
         names = params.get("logStreamNames")
         return cls(
-            start=_number(params, "startTime", 0),
-            end=_number(params, "endTime", 1 << 62),
+            start=number(params, "startTime", 0),
+            end=number(params, "endTime", 1 << 62),
             streams=frozenset(map(str, names)) if isinstance(names, list) and names else None,
-            prefix=_text(params, "logStreamNamePrefix"),
-            matches=message_filter(_text(params, "filterPattern")),
+            prefix=text(params, "logStreamNamePrefix"),
+            matches=message_filter(text(params, "filterPattern")),
         )
 
     def wants(self, event: LogEvent) -> bool:
@@ -212,16 +207,16 @@ def _group_document(group: Group) -> Params:
         "logGroupArn": arn,
         "storedBytes": group.stored,
         "logGroupClass": "STANDARD",
+        **({"retentionInDays": group.retention_days} if group.retention_days else {}),
     }
 
 
 def _stream_document(group: Group, name: str, times: tuple[int, int, int]) -> Params:
+    seen = {"firstEventTimestamp": times[0], "lastEventTimestamp": times[1], "lastIngestionTime": times[2]}
     return {
         "logStreamName": name,
-        "creationTime": times[0],
-        "firstEventTimestamp": times[0],
-        "lastEventTimestamp": times[1],
-        "lastIngestionTime": times[2],
+        "creationTime": group.made.get(name, times[0]),
+        **(seen if times[2] else {}),
         "arn": f"arn:aws:logs:{group.region}:{ACCOUNT_ID}:log-group:{group.name}:log-stream:{name}",
         "storedBytes": 0,
     }
@@ -254,31 +249,8 @@ def _decode_name(params: Params) -> str:
         raise invalid("The specified nextToken is invalid.") from None
 
 
-def _text(params: Params, name: str) -> str:
-    value = params.get(name)
-    if value is not None and not isinstance(value, str):
-        raise invalid(f"{name} is not a string.")
-    return value or ""
-
-
-def _required(params: Params, name: str) -> str:
-    value = _text(params, name)
-    if not value:
-        raise invalid(f"{name} is required.")
-    return value
-
-
-def _number(params: Params, name: str, default: int) -> int:
-    value = params.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid(f"{name} is not a number.")
-    return int(value)
-
-
 def _limit(params: Params, most: int) -> int:
-    limit = _number(params, "limit", most)
+    limit = number(params, "limit", most)
     if limit < 1:
         raise invalid("limit must be at least 1.")
     return min(limit, most)
