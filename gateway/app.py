@@ -44,6 +44,7 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "doors": arguments.doors,
         "auth": arguments.auth,
         "region": arguments.region,
+        "url_domain": arguments.url_domain,
         "concurrency": arguments.concurrency,
         "http_connections": arguments.http_connections,
         "grpc_connections": arguments.grpc_connections,

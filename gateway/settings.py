@@ -31,6 +31,9 @@ class Settings:
     auth: Literal["required", "none"] = "required"
     # Region that `forklight env` prints; a region is a namespace of functions, named by the request's signature.
     region: str = "us-east-1"
+    # Function URLs are http://ID.lambda-url.REGION.DOMAIN:PORT/; clients must resolve these names to this host. Requests are told
+    # apart by ID and REGION, whatever follows.
+    url_domain: str = "localhost"
     # Functions that may run at the same time on this host; above it calls are throttled (429).
     concurrency: int = 1000
     # Connections that a front door has at a time: of HTTP, of gRPC, and on either port of one address (IPv6: of one /64);

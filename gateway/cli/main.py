@@ -140,6 +140,8 @@ def _add_serve(commands: Commands) -> None:
     add("--tls-cert", metavar="FILE", help="certificate chain, PEM: both ports speak TLS")
     add("--tls-key", metavar="FILE", help="private key, PEM")
     add("--region", metavar="NAME", default="us-east-1", help="the server's own region (%(default)s)")
+    add("--url-domain", metavar="NAME", default="localhost",
+        help="function URLs are ID.lambda-url.REGION.NAME; clients must resolve them to this host (%(default)s)")  # fmt: skip
     add("--concurrency", metavar="N", type=_positive, default=1000,
         help="invocations at a time; more are throttled (%(default)s)")  # fmt: skip
     add("--http-connections", metavar="N", type=_positive, default=10_000,

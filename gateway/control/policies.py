@@ -1,10 +1,12 @@
-"""Resource policies: statements about who may call a function, a version or an alias. Kept and shown; nobody is judged by them yet."""
+"""Resource policies: statements about who may call a function, a version or an alias. Kept and shown; only function URLs are judged by them
+(function_urls.py)."""
 
 from __future__ import annotations
 
 import json
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,13 +67,20 @@ class Grant:
         return statement
 
 
+async def _nobody_asks(region: str, name: str, qualifier: str | None) -> None: ...
+
+
 class Policies:
-    """Operations raise ApiError. A change of a policy changes the RevisionId of what it is about, as on Lambda."""
+    """Operations raise ApiError. A change of a policy changes the RevisionId of what it is about, as on Lambda.
+
+    ``on_change(region, name, qualifier)`` is awaited after each change, before it is answered.
+    """
 
     def __init__(self, registry: Registry, resources: Resources, locks: FunctionLocks) -> None:
         self._registry = registry
         self._resources = resources
         self._locks = locks
+        self.on_change: Callable[[str, str, str | None], Awaitable[None]] = _nobody_asks
 
     async def add(
         self, region: str, name: str, qualifier: str | None, grant: Grant, revision: str | None
@@ -83,7 +92,7 @@ class Policies:
             family = self._registry.family(region, name, qualifier)
             holder = _holder(family, region, name, qualifier)
             rules.check_revision(revision, _revision(holder))
-            statements = self._statements(region, name, qualifier)
+            statements = self.statements(region, name, qualifier)
             if any(statement["Sid"] == grant.sid for statement in statements):
                 raise ApiError(
                     "ResourceConflictException",
@@ -103,7 +112,7 @@ class Policies:
                 raise ApiError("ResourceNotFoundException", f"No policy found for: {arn}")
             family = self._registry.family(region, name, qualifier)
             holder = _holder(family, region, name, qualifier)
-            statements = self._statements(region, name, qualifier)
+            statements = self.statements(region, name, qualifier)
             if not statements:
                 raise ApiError(
                     "ResourceNotFoundException", "No policy is associated with the given resource."
@@ -119,12 +128,13 @@ class Policies:
     def get(self, region: str, name: str, qualifier: str | None) -> tuple[str, str]:
         """The policy document, and the revision of what it is about."""
         family = self._registry.family(region, name, qualifier)
-        statements = self._statements(region, name, qualifier)
+        statements = self.statements(region, name, qualifier)
         if not statements:
             raise ApiError("ResourceNotFoundException", "The resource you requested does not exist.")
         return policy_document(statements), _revision(_holder(family, region, name, qualifier))
 
-    def _statements(self, region: str, name: str, qualifier: str | None) -> list[dict[str, Any]]:
+    def statements(self, region: str, name: str, qualifier: str | None) -> list[dict[str, Any]]:
+        """None of what does not exist."""
         document = self._resources.get(policy_id(region, name, qualifier))
         return [] if document is None else list(document["statements"])
 
@@ -153,6 +163,7 @@ class Policies:
             function = replace(holder.function, revision=revision, build=holder.function.built)
             await self._resources.commit(Change(functions=(function,), resources=kept, gone=gone))
             holder.become(function)
+        await self.on_change(*about)
 
 
 def policy_id(region: str, name: str, qualifier: str | None) -> ResourceId:

@@ -23,6 +23,7 @@ from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
 from gateway.control.event_invoke_configs import EventInvokeConfigs
 from gateway.control.function_locks import FunctionLocks
+from gateway.control.function_urls import FunctionUrls
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
 from gateway.control.layers import Layers, packages_of
@@ -127,6 +128,8 @@ class ControlServer:
             self.registry, self.resources, self._deployment, locks, self.concurrency.follow
         )
         self.policies = Policies(self.registry, self.resources, locks)
+        self.urls = FunctionUrls(self.registry, self.resources, self._deployment, self.policies, locks)
+        self.policies.on_change = self.urls.policy_changed
         self.event_configs = EventInvokeConfigs(
             settings, self.registry, self.resources, self._deployment, locks
         )
@@ -180,6 +183,7 @@ class ControlServer:
         return {
             "functions": self._deployment.views(),
             "aliases": [alias.message() for alias in self.registry.every_alias()],
+            "urls": self.urls.messages(),
             "event_configs": self.event_configs.messages(),
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),

@@ -15,6 +15,7 @@ from typing import Any
 
 from gateway.frame_link import FrameLink
 from gateway.model.errors import ApiError, service_unavailable
+from gateway.model.function_url import UrlView
 from gateway.model.invocation import FunctionView
 from gateway.model.request_id import new_request_id
 
@@ -56,6 +57,15 @@ class DirectorySink:
     def remove_alias(self, region: str, name: str, alias: str) -> None:
         """One alias is gone."""
         raise NotImplementedError
+
+    def set_urls(self, urls: list[UrlView]) -> None:
+        """All function URLs.  Only who answers HTTP need know of them."""
+
+    def put_url(self, url: UrlView) -> None:
+        """One is new or changed."""
+
+    def remove_url(self, url_id: str) -> None:
+        """One is gone."""
 
     def set_event_configs(self, region: str, name: str, configs: dict[str, dict[str, Any]]) -> None:
         """How a function's asynchronous events are treated, by qualifier. Only who runs such events need know."""
@@ -273,6 +283,7 @@ class ControlClient:
         if op == "state":
             views = [FunctionView.from_json(item) for item in header.get("functions", ())]
             sink.replace_all(views, header.get("aliases") or [])
+            sink.set_urls([UrlView.from_json(item) for item in header.get("urls") or ()])
         elif op == "function":
             sink.put(FunctionView.from_json(header["item"]))
         elif op == "function_deleted":
@@ -283,6 +294,10 @@ class ControlClient:
             sink.put_alias(header["item"])
         elif op == "alias_deleted":
             sink.remove_alias(header["region"], header["name"], header["alias"])
+        elif op == "url":
+            sink.put_url(UrlView.from_json(header["item"]))
+        elif op == "url_deleted":
+            sink.remove_url(header["url_id"])
         for item in header.get("event_configs", ()):
             sink.set_event_configs(item["region"], item["name"], item["configs"])
         if "keys" in header:

@@ -21,6 +21,7 @@ from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectoryS
 from gateway.door.event_line import EventLine
 from gateway.door.polling import until
 from gateway.listening import tls_context
+from gateway.model.function_url import UrlView
 from gateway.model.invocation import FunctionView
 from gateway.resting_heap import RestingHeap
 from gateway.rpc.http2_engine import Http2Engine
@@ -89,6 +90,7 @@ class DoorServer(DirectorySink):
             self.events,
             region=self._settings.region,
             auth_required=self._settings.auth == "required",
+            secure=self._tls is not None,
             ready=self._why_not_ready,
             teacher=FastTeacher(self.dispatcher),
         )
@@ -161,6 +163,7 @@ class DoorServer(DirectorySink):
 
     def remove(self, region: str, name: str) -> None:
         self.directory.remove(region, name)
+        self.router.urls.table.function_deleted(region, name)
         self.dispatcher.metrics.forget(region, name)
 
     def remove_version(self, region: str, name: str, version: str) -> None:
@@ -171,6 +174,16 @@ class DoorServer(DirectorySink):
 
     def remove_alias(self, region: str, name: str, alias: str) -> None:
         self.directory.remove_alias(region, name, alias)
+        self.router.urls.table.alias_deleted(region, name, alias)
+
+    def set_urls(self, urls: list[UrlView]) -> None:
+        self.router.urls.table.replace_all(urls)
+
+    def put_url(self, url: UrlView) -> None:
+        self.router.urls.table.put(url)
+
+    def remove_url(self, url_id: str) -> None:
+        self.router.urls.table.remove(url_id)
 
     def set_keys(self, keys: dict[str, str]) -> None:
         self.router.set_keys(keys)

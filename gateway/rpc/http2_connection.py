@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
         self.server = server
         self._ticket = ticket
         self.peer = ""
+        self.peer_address: Any = None
         self.calls: dict[int, StreamCall] = {}  # by stream; those that are not answered yet
         self._h2: Any = None  # None: not connected (any more)
         self._handle = 0
@@ -116,7 +117,8 @@ class Connection(asyncio.Protocol):
         fd = -1
         sock = transport.get_extra_info("socket")
         tls = transport.get_extra_info("ssl_object")
-        self.peer = _peer(transport.get_extra_info("peername"))
+        self.peer_address = transport.get_extra_info("peername")
+        self.peer = _peer(self.peer_address)
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is None:
@@ -253,6 +255,12 @@ class Connection(asyncio.Protocol):
     def end_body(self, stream: int) -> None:
         """No more of them."""
         self.finish(stream, 0, b"")
+
+    def cut(self, stream: int) -> None:
+        """No more of them, though they are not all: the stream is reset."""
+        if self._h2 is not None:
+            lib.fl_h2_cut(self._h2, stream)
+            self._soon()
 
     def go_on(self, stream: int) -> None:
         """The client of a web request waits to be asked for its body."""

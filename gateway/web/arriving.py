@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from gateway.web.request import Refusal, Request
+from gateway.web.request import Refusal, Request, ip_of
 
 if TYPE_CHECKING:
     from gateway.web.http_server import HttpServer
@@ -34,7 +34,9 @@ class _StopParsing(Exception):
 class Arriving(asyncio.Protocol):
     """The reading half of a connection."""
 
+    protocol = "HTTP/1.1"
     _parser: Any
+    _transport: asyncio.Transport
 
     def __init__(self, server: HttpServer) -> None:
         # per process
@@ -96,6 +98,17 @@ class Arriving(asyncio.Protocol):
     @abstractmethod
     def end_body(self, request: Request) -> None:
         """No more of them."""
+
+    def cut_body(self, request: Request) -> None:
+        """The end of the connection, before that of the body."""
+        if self._active is request:
+            self._active = None
+            self._transport.abort()
+
+    @property
+    def source_ip(self) -> str:
+        """Of the client; empty for a socket that has no addresses."""
+        return ip_of(self._transport.get_extra_info("peername"))
 
     def _plain_left(self) -> int:
         """Bytes to come of a body whose length is known; 0: none is under way."""

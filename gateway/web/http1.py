@@ -40,8 +40,6 @@ PROBE_S: Final = (0.1, 1.0)  # after end of input: when the second probe follows
 class Connection(Arriving):
     """One client."""
 
-    _transport: asyncio.Transport
-
     def __init__(self, server: HttpServer, ticket: Ticket) -> None:
         super().__init__(server)
         self._ticket = ticket
@@ -364,7 +362,8 @@ class Connection(Arriving):
             request.keep_alive = False
         headers += b"" if request.old else b"Transfer-Encoding: chunked\r\n"
         headers += b"" if request.keep_alive else b"Connection: close\r\n"
-        self._write(b"%b%b%b\r\n" % (STATUS_LINES[status], self.server.date_line, headers))
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        self._write(b"%b%b%b\r\n" % (line, self.server.date_line, headers))
 
     def push(self, request: Request, piece: bytes) -> bool:
         """False: what was pushed waits here, and `Request.on_writable` is called when most of it is gone."""

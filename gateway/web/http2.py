@@ -12,7 +12,7 @@ from gateway._native import lib
 from gateway.web.arriving import FULL, SINGLE, TOO_LONG
 from gateway.web.http2_fields import Malformed, method_of, read_head, write_fields
 from gateway.web.in_flight import Connection as Reader
-from gateway.web.request import Refusal, Request
+from gateway.web.request import Refusal, Request, ip_of
 
 if TYPE_CHECKING:
     from gateway.web.http_server import HttpServer, Limits
@@ -38,6 +38,8 @@ def engine_limits(limits: Limits) -> dict[str, int]:
 class Connection(Reader, Protocol):
     """See gateway.rpc.http2_connection."""
 
+    peer_address: Any
+
     def accept(self, stream: int) -> None: ...
 
     def go_on(self, stream: int) -> None: ...
@@ -49,6 +51,8 @@ class Connection(Reader, Protocol):
     def push(self, stream: int, piece: bytes, limit: int) -> int: ...
 
     def end_body(self, stream: int) -> None: ...
+
+    def cut(self, stream: int) -> None: ...
 
     def forget(self, call: Any) -> None: ...
 
@@ -212,6 +216,21 @@ class Exchange:
         if not self._over:
             self._close()
             self._connection.end_body(self.stream)
+
+    def cut_body(self, request: Request) -> None:
+        """The stream is reset, before the end of the body."""
+        if not self._over:
+            self._close()
+            self._connection.cut(self.stream)
+
+    @property
+    def source_ip(self) -> str:
+        """Of the client; empty when that is not known."""
+        return ip_of(self._connection.peer_address)
+
+    @property
+    def protocol(self) -> str:
+        return "HTTP/2.0"
 
     # ---- parts ---------------------------------------------------------------------------------------------
 

@@ -21,6 +21,16 @@ class Refusal:
 class Carrier(Protocol):
     """The way back to the client."""
 
+    @property
+    def protocol(self) -> str:
+        """As in a request line: "HTTP/1.1"."""
+        ...
+
+    @property
+    def source_ip(self) -> str:
+        """Whoever is at the other end; empty when that is not known."""
+        ...
+
     def finish(self, request: Request, status: int, headers: bytes, body: bytes | None) -> None:
         """The response: its status, further header lines, its body (None: it can have none)."""
         ...
@@ -35,6 +45,10 @@ class Carrier(Protocol):
 
     def end_body(self, request: Request) -> None:
         """No more of them."""
+        ...
+
+    def cut_body(self, request: Request) -> None:
+        """The rest never comes, and the client is to see that."""
         ...
 
 
@@ -79,6 +93,16 @@ class Request:
         self.on_abandon: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None  # of a body in pieces: the client takes more again
 
+    @property
+    def source_ip(self) -> str:
+        """Address of the client; empty when that is not known."""
+        return self._carrier.source_ip
+
+    @property
+    def protocol(self) -> str:
+        """As in a request line: "HTTP/1.1"."""
+        return self._carrier.protocol
+
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
         self.on_abandon = None
@@ -97,9 +121,19 @@ class Request:
         self.on_abandon = self.on_writable = None
         self._carrier.end_body(self)
 
+    def cut(self) -> None:
+        """Instead of ``end``: what was pushed is not all there should have been."""
+        self.on_abandon = self.on_writable = None
+        self._carrier.cut_body(self)
+
     def abandon(self) -> None:
         """The client hung up."""
         self.on_writable = None
         callback, self.on_abandon = self.on_abandon, None
         if callback is not None:
             callback()
+
+
+def ip_of(peer: object) -> str:
+    """The address in what a transport calls its peer's name; IPv4 also where it comes as IPv6."""
+    return str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else ""

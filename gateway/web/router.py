@@ -20,6 +20,7 @@ from gateway.web.lambda_stream import match_stream
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
+from gateway.web.url_invoke import FunctionUrls
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
 STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
@@ -45,6 +46,7 @@ class Router:
         *,
         region: str,
         auth_required: bool,
+        secure: bool = False,
         ready: Callable[[], str] = lambda: "",
         teacher: FastTeacher | None = None,
     ) -> None:
@@ -57,6 +59,9 @@ class Router:
         self._ready = ready  # empty when ready, else why not
         self._tokens: frozenset[str] = frozenset()
         self._routes: dict[bytes, InvokeRoute] = {}
+        self.urls = FunctionUrls(
+            dispatcher, events, self.verifier, auth_required=auth_required, secure=secure
+        )
         self._teacher = teacher  # None: there is no fast path
 
     def set_keys(self, keys: dict[str, str]) -> None:
@@ -113,29 +118,33 @@ class Router:
     def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
         """Invoke takes an event, everything else at most a function's code; a stranger's request next to nothing."""
         if self._auth_required and not self.verifier.may_know(headers, target):
-            return STRANGERS_BODY, _STRANGER
+            found = self.urls.body_limit(headers.get(b"host", b""), known=False)
+            return found or (STRANGERS_BODY, _STRANGER)
         if target in self._routes or b"invocations" in target:
             return MAX_REQUEST_BYTES, TOO_LARGE
-        return CONTROL_BODY, _CONTROL_TOO_LARGE
+        found = self.urls.body_limit(headers.get(b"host", b""), known=True)
+        return found or (CONTROL_BODY, _CONTROL_TOO_LARGE)
 
     # ---- all but a warm Invoke -----------------------------------------------------------------------------
 
     def _handle_rare(self, request: Request, request_id: str, nonce: bytes) -> None:
-        if request.method not in _METHODS:
+        target = parse_target(request.target)
+        # Invoke is Invoke whatever the host is called: where it is remembered nobody looks at the host.
+        route = match_invoke(target) if request.method == b"POST" else None
+        if route is not None:
+            self._remember(request.target, route)
+        elif self.urls.handles(request, target, request_id, nonce):
+            return
+        elif request.method not in _METHODS:
             raise ApiError("MethodNotAllowedException", "Method not allowed.", headers={"Allow": _ALLOW})
-        if request.target in (b"/health", b"/ready"):
+        elif request.target in (b"/health", b"/ready"):
             self._answer_health(request)
             return
-        target = parse_target(request.target)
-        if request.method == b"POST":
-            route = match_invoke(target)
-            if route is not None:
-                self._remember(request.target, route)
-            else:
-                route = match_stream(target)  # not remembered: the fast path is not for it
-            if route is not None:
-                self._invoke(request, route, request_id, nonce)
-                return
+        elif request.method == b"POST":
+            route = match_stream(target)  # not remembered: the fast path is not for it
+        if route is not None:
+            self._invoke(request, route, request_id, nonce)
+            return
         metrics = target.path == b"/metrics"
         if metrics and self._may_read_metrics(request):
             identity = None

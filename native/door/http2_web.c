@@ -81,6 +81,15 @@ int fl_h2_begin(struct fl_h2 *h2, int32_t id, int status, const char *fields, si
     return fl_h2_submit(h2, stream, status, fields, fields_size);
 }
 
+int fl_h2_cut(struct fl_h2 *h2, int32_t id)
+{
+    struct fl_h2_stream *stream = web_stream(h2, id);
+    if (stream == NULL)
+        return -1;
+    fl_h2_finished(h2, stream, 0);
+    return nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_INTERNAL_ERROR);
+}
+
 int fl_h2_continue(struct fl_h2 *h2, int32_t id)
 {
     static const nghttp2_nv head = {(uint8_t *)":status", (uint8_t *)"100", 7, 3,

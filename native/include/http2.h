@@ -163,6 +163,9 @@ int fl_h2_respond(struct fl_h2 *h2, int32_t stream, int status, const char *fiel
  * fields). */
 int fl_h2_begin(struct fl_h2 *h2, int32_t stream, int status, const char *fields,
                 size_t fields_size);
+/* Ends an answer in pieces before its end: the stream is reset (INTERNAL_ERROR), and what waits is
+ * not sent. */
+int fl_h2_cut(struct fl_h2 *h2, int32_t stream);
 /* Asks for the body of a web request: 100. */
 int fl_h2_continue(struct fl_h2 *h2, int32_t stream);
 /* Bytes of answers to web requests that wait for the client to take them. */

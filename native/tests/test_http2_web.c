@@ -111,6 +111,23 @@ TEST(an_answer_may_come_in_pieces)
     end_web();
 }
 
+TEST(an_answer_that_is_cut_resets_its_stream)
+{
+    begin_web();
+    int32_t id = post("x", "y", 5);
+    CHECK_INT(fl_h2_begin(h2, id, 200, NULL, 0), 0);
+    CHECK_INT(fl_h2_write(h2, id, "ab", 2, 10), 2);
+    pump();
+    CHECK_INT(fl_h2_cut(h2, id), 0);
+    CHECK_INT(fl_h2_write(h2, id, "ab", 2, 10), -1);
+    pump();
+    CHECK_INT(seen.size, 2);
+    CHECK_INT(seen.closed, NGHTTP2_INTERNAL_ERROR + 1);
+    CHECK_INT(fl_h2_cut(h2, id), -1);
+    CHECK_INT(server->bytes, 0);
+    end_web();
+}
+
 TEST(what_nobody_takes_is_not_sent)
 {
     begin_web();

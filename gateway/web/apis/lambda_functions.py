@@ -17,6 +17,7 @@ from gateway.web.apis.lambda_event_configs import EventConfigOperations
 from gateway.web.apis.lambda_layers import LayerOperations
 from gateway.web.apis.lambda_policies import PolicyOperations
 from gateway.web.apis.lambda_requests import package_of, wanted
+from gateway.web.apis.lambda_urls import UrlOperations
 from gateway.web.apis.lambda_versions import VersionOperations, version_order
 from gateway.web.apis.paging import page
 from gateway.web.apis.presigned import package_url
@@ -48,6 +49,7 @@ class LambdaApi:
             **LayerOperations(server).handlers(),
             **EventConfigOperations(server).handlers(),
             **ConcurrencyOperations(server).handlers(),
+            **UrlOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
