@@ -165,7 +165,7 @@ class AdoptedCall:
         self._close()
         request_id = self._invocation.request_id
         if result.kind is ResultKind.OK or result.kind is ResultKind.FUNCTION_ERROR:
-            self._connection.answer(self.stream, response_of(result, request_id, False))
+            self._connection.answer(self.stream, response_of(result, request_id, False).SerializeToString())
         else:
             code, details, metadata = refusal_of(result, request_id)
             self._connection.finish(self.stream, code.value[0], write_trailers(details, metadata))

@@ -116,6 +116,58 @@ class InvokeComplete(_message.Message):
     death: Death
     def __init__(self, function_error: _Optional[str] = ..., executed_version: _Optional[str] = ..., request_id: _Optional[str] = ..., log_tail: _Optional[bytes] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., error: _Optional[bytes] = ..., death: _Optional[_Union[Death, _Mapping]] = ...) -> None: ...
 
+class SessionRequest(_message.Message):
+    __slots__ = ("open", "event")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    open: SessionOpen
+    event: SessionEvent
+    def __init__(self, open: _Optional[_Union[SessionOpen, _Mapping]] = ..., event: _Optional[_Union[SessionEvent, _Mapping]] = ...) -> None: ...
+
+class SessionOpen(_message.Message):
+    __slots__ = ("function", "qualifier", "client_context", "tenant_id", "log_tail", "concurrency")
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    QUALIFIER_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    function: str
+    qualifier: str
+    client_context: bytes
+    tenant_id: str
+    log_tail: bool
+    concurrency: int
+    def __init__(self, function: _Optional[str] = ..., qualifier: _Optional[str] = ..., client_context: _Optional[bytes] = ..., tenant_id: _Optional[str] = ..., log_tail: _Optional[bool] = ..., concurrency: _Optional[int] = ...) -> None: ...
+
+class SessionEvent(_message.Message):
+    __slots__ = ("id", "payload")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    payload: bytes
+    def __init__(self, id: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class SessionResponse(_message.Message):
+    __slots__ = ("id", "answer", "refused")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    answer: InvokeResponse
+    refused: SessionRefusal
+    def __init__(self, id: _Optional[int] = ..., answer: _Optional[_Union[InvokeResponse, _Mapping]] = ..., refused: _Optional[_Union[SessionRefusal, _Mapping]] = ...) -> None: ...
+
+class SessionRefusal(_message.Message):
+    __slots__ = ("code", "message", "error_type")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    error_type: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., error_type: _Optional[str] = ...) -> None: ...
+
 class Receipt(_message.Message):
     __slots__ = ("queue_us", "fork_us", "restore_us", "init_us", "handler_us", "billed_ms", "cpu_ns", "peak_memory_kib", "cold")
     QUEUE_US_FIELD_NUMBER: _ClassVar[int]

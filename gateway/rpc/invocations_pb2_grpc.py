@@ -44,6 +44,11 @@ class InvocationsStub:
                 request_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.SerializeToString,
                 response_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/forklight.v1.Invocations/Session',
+                request_serializer=gateway_dot_rpc_dot_invocations__pb2.SessionRequest.SerializeToString,
+                response_deserializer=gateway_dot_rpc_dot_invocations__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.InvokeAsync = channel.unary_unary(
                 '/forklight.v1.Invocations/InvokeAsync',
                 request_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeAsyncRequest.SerializeToString,
@@ -70,6 +75,19 @@ class InvocationsServicer:
         """Runs the function once; the answer comes in pieces, followed by one message that has `complete` set. A function that streams
         (yields, returns an iterator, or writes to `context.response_stream`) may send 200 MiB, and each piece arrives as it is made; its
         handler waits while the client takes nothing. With an `idempotency_key` the answer is made whole first, and is at most 6 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """Runs the function once for each event that the client sends, and sends each answer when it is there: one call for as long as the
+        client likes, without the cost of a call for each event. The first message is `open`, all others are `event`s. When the client has
+        said that no more come, the last answers follow and the call ends with OK. What is refused concerns its event alone
+        (`refused`), except for messages that are out of order, which end the call with INVALID_ARGUMENT. Of events that are not begun yet
+        the server reads no more than it may run at a time, so a client that sends faster is held up.
+        Each event is an invocation as of Invoke: with its own request id, timeout and bill, on any worker of the function. The deadline of
+        the call limits all of them; when the caller cancels, what still runs is killed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,6 +122,11 @@ def add_InvocationsServicer_to_server(servicer, server):
                     servicer.InvokeStream,
                     request_deserializer=gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.FromString,
                     response_serializer=gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=gateway_dot_rpc_dot_invocations__pb2.SessionRequest.FromString,
+                    response_serializer=gateway_dot_rpc_dot_invocations__pb2.SessionResponse.SerializeToString,
             ),
             'InvokeAsync': grpc.unary_unary_rpc_method_handler(
                     servicer.InvokeAsync,
@@ -170,6 +193,33 @@ class Invocations:
             '/forklight.v1.Invocations/InvokeStream',
             gateway_dot_rpc_dot_invocations__pb2.InvokeRequest.SerializeToString,
             gateway_dot_rpc_dot_invocations__pb2.InvokeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/forklight.v1.Invocations/Session',
+            gateway_dot_rpc_dot_invocations__pb2.SessionRequest.SerializeToString,
+            gateway_dot_rpc_dot_invocations__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -113,7 +113,7 @@ class InvokeService:
     async def invoke(self, message: bytes, context: ServicerContext) -> bytes:
         """InvokeRequest -> InvokeResponse."""
         request_id, result, with_log = await self._run(message, context)
-        return response_of(result, request_id, with_log)
+        return response_of(result, request_id, with_log).SerializeToString()
 
     async def invoke_stream(self, message: bytes, context: ServicerContext) -> None:
         """InvokeRequest -> InvokeStreamResponse, InvokeStreamResponse, ..."""
@@ -195,11 +195,16 @@ class InvokeService:
         except DecodeError:
             await refuse_argument(context, "The message is not an InvokeRequest.")
         try:
-            view, qualifier = self._resolve(request.function, request.qualifier)
-            _check(request)
-            check_tenant(view, request.tenant_id)
+            qualifier, invocation = self.prepare(request, context.time_remaining())
         except ApiError as error:
             await refuse(context, error)
+        return request, qualifier, invocation
+
+    def prepare(self, request: InvokeRequest, deadline_s: float | None) -> tuple[str | None, Invocation]:
+        """The qualifier of a request and the run that it asks for, whose `on_done` is to be set.  Raises ApiError."""
+        view, qualifier = self._resolve(request.function, request.qualifier)
+        _check(request)
+        check_tenant(view, request.tenant_id)
         request_id, nonce = new_request_id()
         once_key = request.idempotency_key
         invocation = Invocation(
@@ -214,9 +219,9 @@ class InvokeService:
             # A repetition may want the log that the first call did not ask for.
             want_log_tail=request.log_tail or once_key != "",
             # A run that several calls wait for has no one call's deadline; each of them is cancelled at its own.
-            deadline_s=None if once_key else context.time_remaining(),
+            deadline_s=None if once_key else deadline_s,
         )
-        return request, qualifier, invocation
+        return qualifier, invocation
 
     def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
         """Raises ApiError."""
@@ -277,8 +282,8 @@ def _receipt(result: Result) -> Receipt:
     )
 
 
-def response_of(result: Result, request_id: str, with_log: bool) -> bytes:
-    """The InvokeResponse of a result that is an answer of the function."""
+def response_of(result: Result, request_id: str, with_log: bool) -> InvokeResponse:
+    """That of a result that is an answer of the function."""
     response = InvokeResponse(
         payload=result.payload,
         executed_version=result.executed_version,
@@ -291,7 +296,7 @@ def response_of(result: Result, request_id: str, with_log: bool) -> bytes:
             response.death.CopyFrom(_death(result.death))
     if with_log and result.log_tail:
         response.log_tail = result.log_tail
-    return response.SerializeToString()
+    return response
 
 
 def _death(death: WorkerDeath) -> Death:

@@ -21,6 +21,7 @@ from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.host_service import HostService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
 from gateway.rpc.methods import ALL_SERVICES, set_health
+from gateway.rpc.session_service import SessionService
 from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
 
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -64,7 +65,8 @@ class GrpcServer:
         self._options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections))
         self._address = address
         self._tls = tls
-        methods = InvokeService(dispatcher, region).handlers()
+        invokes = InvokeService(dispatcher, region)
+        methods = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
         methods |= FunctionService(control, region).handlers()
         methods |= EventService(dispatcher.directory, events, region).handlers()
         methods |= HostService(control).handlers()

@@ -17,6 +17,7 @@ from gateway.rpc.host_service import HostService
 from gateway.rpc.invoke_service import Dispatcher, InvokeService
 from gateway.rpc.metadata import write_trailers
 from gateway.rpc.methods import open_methods, set_health
+from gateway.rpc.session_service import SessionService
 from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
 
 
@@ -35,7 +36,8 @@ class Services:
     ) -> None:
         self._health = health_aio.HealthServicer()
         self.fast = FastInvokes(fast)
-        handlers = InvokeService(dispatcher, region, self.fast.learn_route).handlers()
+        invokes = InvokeService(dispatcher, region, self.fast.learn_route)
+        handlers = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
         handlers |= FunctionService(control, region).handlers()
         handlers |= EventService(dispatcher.directory, events, region).handlers()
         handlers |= HostService(control).handlers()

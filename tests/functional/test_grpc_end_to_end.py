@@ -184,3 +184,25 @@ def test_a_stream_arrives_as_it_is_made(server: Server, channel: grpc.Channel, t
         workers = set(workers_of(server.pid))
         endless.cancel()
         assert one_gone(server.pid, workers)
+
+
+def test_a_session_runs_many_events(
+    server: Server, channel: grpc.Channel, token: list[tuple[str, str]]
+) -> None:
+    stub = invocations_pb2_grpc.InvocationsStub(channel)  # type: ignore[no-untyped-call]
+    source = "def handler(event, context):\n    return [event, context.aws_request_id]\n"
+    with function(server.client(), source) as name:
+        requests = [
+            invocations_pb2.SessionRequest(open=invocations_pb2.SessionOpen(function=name, concurrency=4)),
+            *(
+                invocations_pb2.SessionRequest(
+                    event=invocations_pb2.SessionEvent(id=number, payload=str(number).encode())
+                )
+                for number in range(40)
+            ),
+        ]
+        answers = list(stub.Session(iter(requests), metadata=token, timeout=seconds(60)))
+        told = {answer.id: json.loads(answer.answer.payload) for answer in answers}
+        assert {number: value[0] for number, value in told.items()} == {n: n for n in range(40)}
+        assert {answer.answer.request_id for answer in answers} == {value[1] for value in told.values()}
+        assert len(answers) == len({answer.answer.request_id for answer in answers}) == 40
