@@ -99,13 +99,13 @@ def _control(settings: Settings, config: dict[str, Any]) -> Run:
     from gateway.control.server import ControlServer
     from gateway.web.apis import control_api
 
-    api, runtime_layer = control_api.prepare(
+    api, runtime_layers = control_api.prepare(
         settings, [str(found.path) for found in find_interpreters().values()]
     )
 
     async def run(sock: socket.socket) -> None:
         server = ControlServer(
-            settings, sock, api=api, http=config["http"], grpc=config["grpc"], runtime_layer=runtime_layer
+            settings, sock, api=api, http=config["http"], grpc=config["grpc"], runtime_layers=runtime_layers
         )
         await server.start()
         await _terminated()

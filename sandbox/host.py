@@ -11,7 +11,7 @@ import select
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from sandbox.io_limits import Disks, Rates, look_for_disks
 from sandbox.isolation import IsolationReport
 from sandbox.limits import Limits, worker_rlimits
 from sandbox.oom_events import OomEvents
-from sandbox.runtimes.python import Interpreter, find_interpreters
+from sandbox.runtimes.catalogue import Catalogue
 from sandbox.shells import Shell
 from sandbox.tmp_volumes import TmpVolumes, find_mkfs
 
@@ -54,7 +54,7 @@ class Host:
         rootless: bool,
         tree: Tree,
         disks: Disks,
-        interpreters: Iterable[Interpreter],
+        prefixes: set[Path],
     ) -> None:
         self.rootless = rootless
         self.report = IsolationReport()
@@ -66,7 +66,6 @@ class Host:
         self._volumes: TmpVolumes | None = None
         self._networks: dict[str, str] = {}
         self._router: Router | None = None
-        prefixes = {prefix for interpreter in interpreters for prefix in interpreter.prefixes}
         self._shared_arguments = mounts.shared_arguments(prefixes)
 
     # ---- life ------------------------------------------------------------------------------------------------------
@@ -95,14 +94,13 @@ class Host:
         folder = run_dir / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-        interpreters = find_interpreters().values()
+        prefixes = Catalogue.find().prefixes()
         lock_fd = _take_over(folder)
         try:
             if rootless:
                 _enter_user_namespace()
             instance = f"{os.getpid()}-{os.urandom(4).hex()}"
-            prefixes = {str(prefix) for found in interpreters for prefix in found.prefixes}
-            paths = sorted({"/usr", str(state_dir), str(folder), *prefixes})
+            paths = sorted({"/usr", str(state_dir), str(folder), *map(str, prefixes)})
             disks = look_for_disks(io_rates, paths, "" if rootless else str(folder))
             tree = cgroups.choose(instance, rootless=rootless, io=disks.plan)
             _record(lock_fd, tree, egress.Note())
@@ -112,7 +110,7 @@ class Host:
                 rootless=rootless,
                 tree=tree,
                 disks=disks,
-                interpreters=interpreters,
+                prefixes=prefixes,
             )
             try:
                 host._find_out(egress_allow, allow_host_network)

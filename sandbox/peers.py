@@ -201,7 +201,8 @@ class ControlPeer:
         elif op == "isolation":
             self._link.send({"op": op, "seq": seq, "report": self._supervisor.isolation()})
         elif op == "runtimes":
-            self._link.send({"op": op, "seq": seq, "runtimes": self._supervisor.runtimes()})
+            found = self._supervisor.runtimes()
+            self._link.send({"op": op, "seq": seq, "runtimes": found.paths(), "missing": found.missing})
         elif op == "ready":
             self._serving = True
             self._on_ready()

@@ -13,10 +13,13 @@ from sandbox.errors import SandboxError
 from sandbox.foreign_calls import ForeignCall, ForeignCalls
 from sandbox.host import Host
 from sandbox.processes import spawn_zygote
-from sandbox.runtimes.python import Interpreter, find_interpreters
+from sandbox.runtimes.catalogue import Catalogue
 from sandbox.zygote import Zygote
 
 log = logging.getLogger("forklight.sandbox")
+
+# What its workers are asked to serve: the one zygote of all runtimes that are not Python of ours.
+RUNTIME_API = "runtime_api"
 
 START = Path(__file__).parent / "guests" / "python" / "start.py"
 
@@ -33,33 +36,33 @@ class RuntimeZygotes:
         self._host = host
         self._loop = loop
         self._deaths = deaths
-        self._interpreters: dict[str, Interpreter] = find_interpreters()
+        self.catalogue = Catalogue.find()
         self._zygotes: dict[str, Zygote] = {}
-
-    def known(self) -> dict[str, str]:
-        """Runtime name -> path of its interpreter."""
-        return {name: str(interpreter.path) for name, interpreter in self._interpreters.items()}
 
     def get(self, runtime: str) -> Zygote:
         """Raises SandboxError(step="runtime") for a runtime that this host does not have."""
-        zygote = self._zygotes.get(runtime)
+        program = self.catalogue.programs.get(runtime)
+        if program is None:
+            raise SandboxError(2, "runtime", f"{runtime} is not installed on this host")
+        name = runtime if program.is_python else RUNTIME_API
+        zygote = self._zygotes.get(name)
         if zygote is not None and zygote.alive:
             return zygote
-        interpreter = self._interpreters.get(runtime)
-        if interpreter is None:
-            raise SandboxError(2, "runtime", f"{runtime} is not installed on this host")
+        command = [str(self.catalogue.interpreter_of(program)), "-I", "-S", str(START)]
+        if not program.is_python:
+            command.append(RUNTIME_API)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                pidfd = spawn_zygote([str(interpreter.path), "-I", "-S", str(START)], theirs, None)
+                pidfd = spawn_zygote(command, theirs, None)
             except OSError:
                 ours.close()
                 raise
         zygote = Zygote(
-            ours, pidfd, self._loop, lambda: self._lost(runtime), on_listener=self._foreign_calls.listen
+            ours, pidfd, self._loop, lambda: self._lost(name), on_listener=self._foreign_calls.listen
         )
         zygote.hello(self._host.filters)
-        self._zygotes[runtime] = zygote
+        self._zygotes[name] = zygote
         return zygote
 
     def pidfds(self) -> list[int]:

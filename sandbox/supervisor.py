@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from sandbox.deaths import Deaths
 from sandbox.host import Host
@@ -20,6 +21,7 @@ from sandbox.memory import Memory
 from sandbox.peers import ControlPeer, DoorPeer
 from sandbox.room import Room
 from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.runtimes.catalogue import Catalogue
 from sandbox.shell_pool import ShellKind, ShellPool
 from sandbox.snapshot_end import SnapshotEnd
 from sandbox.snapshots import Snapshots
@@ -148,22 +150,25 @@ class Supervisor:
     def isolation(self) -> dict[str, object]:
         return self._host.report.as_dict()
 
-    def runtimes(self) -> dict[str, str]:
-        return self._zygotes.known()
+    def runtimes(self) -> Catalogue:
+        return self._zygotes.catalogue
 
     # -- versions ------------------------------------------------------------------------------------------------
 
     def define(self, spec: Spec, *, prepare: bool) -> None:
         """Make a version known. `prepare`: it is new, so take its snapshot now rather than at the first call."""
-        if spec.runtime not in self._zygotes.known():
+        program = self._zygotes.catalogue.programs.get(spec.runtime)
+        if program is None:
             raise ValueError(f"runtime {spec.runtime} is not installed on this host")
         self._on_network(spec.network)
+        if program.command:
+            spec = replace(spec, init={**spec.init, "command": list(program.command)})
         known = self._pools.get(spec.key)
         if known is not None and known.spec == spec:
             return
         if known is not None:
             self.undefine(spec.key)
-        wanted = spec.takes_snapshots
+        wanted = spec.takes_snapshots and program.is_python
         pool = VersionPool(
             spec,
             SnapshotState.NONE if wanted else SnapshotState.OFF,
@@ -185,7 +190,11 @@ class Supervisor:
         if wanted and prepare:
             self._snapshots.start(pool)
         elif spec.snapshot != "off" and not wanted:
-            pool.snapshot_why = f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
+            pool.snapshot_why = (
+                f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
+                if program.is_python
+                else f"a process of {spec.runtime} cannot be forked"
+            )
             self._loop.call_soon(self._snapshot_settled, pool, SnapshotEnd("off", pool.snapshot_why))
 
     def undefine(self, key: str) -> None:

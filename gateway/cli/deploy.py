@@ -171,9 +171,10 @@ def _choose_runtime(client: Client) -> str:
         found = client.json("GET", "/forklight/v1/runtimes", service="forklight").get("runtimes") or {}
     except ApiFailure:
         return own
-    if own in found or not found:
+    pythons = [name for name in found if name.startswith("python")]
+    if own in found or not pythons:
         return own
-    return str(max(found, key=lambda name: [int(part) for part in re.findall(r"\d+", name)]))
+    return str(max(pythons, key=lambda name: [int(part) for part in re.findall(r"\d+", name)]))
 
 
 def name_for(arguments: argparse.Namespace) -> str:

@@ -80,13 +80,15 @@ def runtimes(arguments: argparse.Namespace) -> int:
     """Raises CommandError."""
     client = Client(find_credentials(arguments.state_dir))
     try:
-        found = client.json("GET", "/forklight/v1/runtimes", service="forklight").get("runtimes") or {}
+        answer = client.json("GET", "/forklight/v1/runtimes", service="forklight")
     finally:
         client.close()
+    found, missing = answer.get("runtimes") or {}, answer.get("missing") or {}
     if arguments.json:
-        output.print_json(found)
+        output.print_json({"runtimes": found, "missing": missing})
         return 0
-    output.print_table(
-        ["RUNTIME", "INTERPRETER"], [[name, str(path)] for name, path in sorted(found.items())]
-    )
+    rows = [[name, str(path)] for name, path in sorted(found.items())]
+    output.print_table(["RUNTIME", "RUN BY"], rows)
+    print()
+    output.print_table(["MISSING", "WHY"], [[name, str(why)] for name, why in sorted(missing.items())])
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +20,7 @@ from gateway.control.specs import spec, view
 from gateway.control.supervisor_link import Refused, SupervisorLink, SupervisorLost
 from gateway.model.alias import ALIAS, Alias
 from gateway.model.arn import LATEST
-from gateway.model.function import Function
+from gateway.model.function import Function, family_of
 from gateway.model.resource import Change, Resource
 from gateway.settings import Settings
 from gateway.storage.metadata import MetadataStore
@@ -40,17 +40,18 @@ class Deployment:
         store: MetadataStore,
         registry: Registry,
         keeper: CodeKeeper,
-        runtime_layer: Path | None,
+        runtime_layers: Mapping[str, Path],
         publish: Publish,
     ) -> None:
         self.settings = settings
         self._store = store
         self._registry = registry
         self._keeper = keeper
-        self._runtime_layer = runtime_layer
+        self._runtime_layers = runtime_layers
         self._publish = publish
         self._link: SupervisorLink | None = None
         self._runtimes: dict[str, str] = {}
+        self._missing_runtimes: dict[str, str] = {}
         self._refused_networks: dict[str, str] = {}
         # SQLite is used by one thread, so commits queue up here and not in the loop.
         self._thread = ThreadPoolExecutor(1, "store")
@@ -74,7 +75,7 @@ class Deployment:
     ) -> None:
         """Define every stored function again. One that cannot run now is Failed, not forgotten."""
         self._link = link
-        self._runtimes = await link.runtimes()
+        self._runtimes, self._missing_runtimes = await link.runtimes()
         self._refused_networks = _refused_networks(await link.isolation())
         for function in sorted(functions, key=_publication):
             entry = Entry(function, function)
@@ -98,6 +99,10 @@ class Deployment:
     async def runtimes(self) -> dict[str, str]:
         """Runtime name -> interpreter."""
         return self._runtimes
+
+    def missing_runtimes(self) -> dict[str, str]:
+        """Runtime name -> why this host cannot run it."""
+        return self._missing_runtimes
 
     def refused_networks(self) -> dict[str, str]:
         """Network modes that functions cannot have on this host -> why."""
@@ -242,9 +247,8 @@ class Deployment:
 
     async def _define(self, function: Function) -> None:
         path, layers = self._keeper.path(function.code), self._keeper.layers(function)
-        await self.link.define(
-            spec(function, path, layers, self._runtime_layer), self.settings.define_timeout_s
-        )
+        runtime_layer = self._runtime_layers.get(family_of(function.runtime))
+        await self.link.define(spec(function, path, layers, runtime_layer), self.settings.define_timeout_s)
 
     def _expect_snapshot(self, entry: Entry, fresh: bool) -> None:
         """`fresh`: no former revision serves meanwhile, so the function is Pending."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError, constraint_failure
-from gateway.model.function import ISOLATION_TAG, SNAPSHOT_TAG, RunSettings
+from gateway.model.function import ISOLATION_TAG, NETWORK_TAG, SNAPSHOT_TAG, RunSettings, family_of
 from gateway.model.quotas import MAX_ENVIRONMENT, MAX_NAME, MAX_TAGS, RESERVED_ENVIRONMENT
 
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -102,6 +102,20 @@ def check_settings(settings: RunSettings) -> None:
         raise invalid(
             f"Tag '{SNAPSHOT_TAG}' cannot be 'on' where '{ISOLATION_TAG}' is 'tenant': "
             "workers forked from one snapshot share a sandbox."
+        )
+
+
+def check_runs(runtime: str, settings: RunSettings) -> None:
+    """What runtimes that are no Python of ours cannot have. Raises ApiError."""
+    if family_of(runtime) == "python":
+        return
+    if settings.snapshot == "on":
+        raise invalid(
+            f"{runtime} is not supported for SnapStart enabled functions: tag '{SNAPSHOT_TAG}' cannot be 'on'."
+        )
+    if settings.network == "host":
+        raise invalid(
+            f"Tag '{NETWORK_TAG}' cannot be 'host' with the runtime {runtime}: its Runtime API would be open to the whole host."
         )
 
 

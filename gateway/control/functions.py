@@ -127,6 +127,7 @@ class Functions:
                 tags=dict(wanted.tags or {}),
                 layers=self._layers.uses(region, wanted.layers or ()),
             )
+            rules.check_runs(draft.runtime, draft.settings)
             async with self._code(wanted.package) as code:
                 entry = await self._deployment.deploy(replace(draft, code=code), None)
             return await self._versions.publish(entry) if wanted.publish else entry
@@ -182,6 +183,7 @@ class Functions:
                 logging=_logging(old.logging, wanted),
                 layers=old.layers if wanted.layers is None else self._layers.uses(region, wanted.layers),
             )
+            rules.check_runs(function.runtime, function.settings)
             return await self._deployment.deploy(_rebuilt(function), entry)
 
     async def retag(self, region: str, name: str, add: dict[str, str], remove: tuple[str, ...]) -> None:
@@ -197,6 +199,7 @@ class Functions:
                 await self._deployment.store_only(function, entry)
                 return
             self._check_settings(settings)
+            rules.check_runs(function.runtime, settings)
             self._changeable(region, name, None)
             build = str(uuid.uuid4())
             await self._deployment.deploy(replace(function, revision=build, build=build), entry)

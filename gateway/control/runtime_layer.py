@@ -1,4 +1,4 @@
-"""The runtime layer: boto3 and what it needs, found by functions that do not bring their own, as on Lambda.
+"""The runtime layers: boto3 and what it needs, found by Python functions that do not bring their own, as on Lambda; and what Node runs.
 
     <folder>/<hash>/      mounted read-only at /var/runtime, last on sys.path
 
@@ -13,6 +13,7 @@ Made before privileges are dropped, because the interpreter's folders may be clo
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -23,6 +24,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
 from gateway.storage.code import flush_tree, remove_path
+
+_log = logging.getLogger(__name__)
 
 DISTRIBUTIONS = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3")
 _SKIPPED_PARTS = {"__pycache__", ".."}
@@ -38,16 +41,41 @@ def layer_folders(state_dir: Path) -> list[Path]:
     return [shared, in_state] if ours and sys.prefix != sys.base_prefix else [in_state]
 
 
+def ensure_layers(folders: Sequence[Path], guests: Path, interpreters: Sequence[str]) -> dict[str, Path]:
+    """The layers by the language of the runtime; what cannot be made is left out and logged. `guests`: sandbox/guests. Blocks."""
+    wanted = {
+        "python": (guests / "python" / "runtime_layer", interpreters, DISTRIBUTIONS, "boto3"),
+    }
+    layers = {}
+    for language, (extra, compiled_for, names, lost) in wanted.items():
+        try:
+            layer = ensure_runtime_layer(folders, extra, compiled_for, names)
+        except OSError as error:
+            _log.error(
+                "%s functions will not find %s: the runtime layer could not be made: %s",
+                language,
+                lost,
+                error,
+            )
+        else:
+            if layer is not None:
+                layers[language] = layer
+    return layers
+
+
 def ensure_runtime_layer(
-    folders: Sequence[Path], extra: Path | None = None, interpreters: Sequence[str] = ()
+    folders: Sequence[Path],
+    extra: Path | None = None,
+    interpreters: Sequence[str] = (),
+    names: Sequence[str] | None = None,
 ) -> Path | None:
     """The layer, found or made in the first of `folders` that allows it. None when a distribution is not installed.
 
-    `extra` is a folder whose files are added, `interpreters` are paths of the Pythons to compile for. Blocks, the first
-    time for several seconds. Raises OSError; then nothing is left.
+    `names` are those of the distributions (boto3 and what it needs), `extra` is a folder whose files are added, `interpreters` are
+    paths of the Pythons to compile for. Blocks, the first time for several seconds. Raises OSError; then nothing is left.
     """
     try:
-        distributions = [distribution(name) for name in DISTRIBUTIONS]
+        distributions = [distribution(name) for name in (DISTRIBUTIONS if names is None else names)]
     except PackageNotFoundError:
         return None
     own = sorted(path for path in extra.rglob("*") if path.is_file()) if extra and extra.is_dir() else []

@@ -12,8 +12,9 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from gateway.control.aliases import Aliases
@@ -64,7 +65,7 @@ class ControlServer:
     """`api` makes the translator of wire formats from this server: its public attributes are what that may use.
 
     `sock` is the socket to the supervisor, `http` and `grpc` the addresses the doors listen on (host:port),
-    `runtime_layer` the folder of `ensure_runtime_layer`.
+    `runtime_layers` the folders of `runtime_layer.ensure_layers`, by the language of the runtime.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ControlServer:
         api: Callable[[ControlServer], Api],
         http: str | None = None,
         grpc: str | None = None,
-        runtime_layer: Path | None = None,
+        runtime_layers: Mapping[str, Path] = MappingProxyType({}),
     ) -> None:
         self.settings = settings
         self.http = http
@@ -83,7 +84,7 @@ class ControlServer:
         self.registry = Registry()
         self.credentials = Credentials((), ())
         self._sock = sock
-        self._runtime_layer = runtime_layer
+        self._runtime_layers = runtime_layers
         self._make_api = api
         self._collector: asyncio.Task[None] | None = None
         self._isolation: Message = {}
@@ -107,7 +108,7 @@ class ControlServer:
         self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s)
         self._doors = Doors(settings.control_socket, self, settings.door_ack_timeout_s)
         self._deployment = Deployment(
-            settings, self._store, self.registry, self._keeper, self._runtime_layer, self._doors.publish
+            settings, self._store, self.registry, self._keeper, self._runtime_layers, self._doors.publish
         )
         locks = FunctionLocks()
         self.resources = Resources(self._deployment)
@@ -169,6 +170,9 @@ class ControlServer:
 
     async def runtimes(self) -> dict[str, str]:
         return await self._deployment.runtimes()
+
+    def missing_runtimes(self) -> dict[str, str]:
+        return self._deployment.missing_runtimes()
 
     async def isolation(self) -> Message:
         return await self.link.isolation()

@@ -80,10 +80,11 @@ class SupervisorLink:
         report = (await self._ask({"op": "isolation"}, timeout_s)).get("report")
         return report if isinstance(report, dict) else {}
 
-    async def runtimes(self, timeout_s: float = 10.0) -> dict[str, str]:
-        """Runtime name -> path of its interpreter. Raises SupervisorLost."""
-        found = (await self._ask({"op": "runtimes"}, timeout_s)).get("runtimes")
-        return {str(name): str(path) for name, path in found.items()} if isinstance(found, dict) else {}
+    async def runtimes(self, timeout_s: float = 10.0) -> tuple[dict[str, str], dict[str, str]]:
+        """Runtime name -> path of its interpreter; and of those that this host cannot run, name -> why. Raises SupervisorLost."""
+        answer = await self._ask({"op": "runtimes"}, timeout_s)
+        found, missing = answer.get("runtimes"), answer.get("missing")
+        return _texts(found), _texts(missing)
 
     def ready(self) -> None:
         self._send({"op": "ready"})
@@ -174,3 +175,7 @@ class SupervisorLink:
         if not self._closed:
             self.close()
             self._on_lost()
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.model.function import family_of
+
 
 @dataclass(slots=True)
 class Report:
@@ -101,9 +103,10 @@ def closing_records(report: Report) -> list[str]:
 
 def init_start_line(runtime: str, region: str, restored: bool = False) -> str:
     """First line of a new worker's stream.  ``restored``: from a snapshot."""
-    number = runtime.removeprefix("python")
+    family = family_of(runtime)
+    number = runtime.removeprefix(family).removeprefix(".").removesuffix(".x")
     return (
-        f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: python:{number}.forklight\t"
+        f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: {family}:{number}.forklight\t"
         f"Runtime Version ARN: arn:aws:lambda:{region}::runtime:{runtime}"
     )
 

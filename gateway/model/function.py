@@ -68,6 +68,11 @@ class RunSettings:
         )
 
 
+def family_of(runtime: str) -> str:
+    """The language: "python" of "python3.12", "provided" of "provided.al2023"."""
+    return runtime.partition(".")[0].rstrip("0123456789")
+
+
 def settings_of(tags: dict[str, str]) -> dict[str, str]:
     """Those of the tags that are settings of ours."""
     return {key: value for key, value in tags.items() if key.startswith(TAG_PREFIX)}

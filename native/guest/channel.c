@@ -210,9 +210,11 @@ static PyObject *send_frame(PyObject *self, PyObject *args)
     return write_all((struct channel *)self, parts);
 }
 
-PyDoc_STRVAR(answer_doc, "answer(kind, payload): the outcome of the frame received last. Adds "
-                         "the time since then, the CPU time\n"
-                         "since the last answer or start_counting(), and the peak of memory.");
+PyDoc_STRVAR(answer_doc, "answer(kind, payload[, cpu_ns, peak_kib]): the outcome of the frame "
+                         "received last. Adds the time since then, the CPU time\n"
+                         "since the last answer or start_counting(), and the peak of memory.\n"
+                         "Where another process ran the code: its CPU time, which is added, and "
+                         "its peak.");
 
 static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -223,9 +225,11 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
     } __attribute__((packed)) head = {0};
     char *payload;
     Py_ssize_t payload_bytes;
-    if (count != 2)
-        return PyErr_Format(PyExc_TypeError, "answer() takes kind and payload");
+    if (count != 2 && count != 4)
+        return PyErr_Format(PyExc_TypeError, "answer() takes kind, payload and both measures");
     long kind = PyLong_AsLong(args[0]);
+    uint64_t others_cpu_ns = count == 4 ? PyLong_AsUnsignedLongLong(args[2]) : 0;
+    uint64_t others_peak_kib = count == 4 ? PyLong_AsUnsignedLongLong(args[3]) : 0;
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &payload, &payload_bytes) != 0)
         return NULL;
     struct rusage used;
@@ -234,8 +238,8 @@ static PyObject *answer(PyObject *self, PyObject *const *args, Py_ssize_t count)
     head.header.kind = (uint16_t)kind;
     memcpy(head.header.nonce, channel->nonce, FG_NONCE_BYTES);
     head.statistics.handler_ns = now_ns() - channel->received_ns;
-    head.statistics.cpu_ns = cpu_ns - channel->counted_ns;
-    head.statistics.peak_kib = (uint64_t)used.ru_maxrss;
+    head.statistics.cpu_ns = cpu_ns - channel->counted_ns + others_cpu_ns;
+    head.statistics.peak_kib = count == 4 ? others_peak_kib : (uint64_t)used.ru_maxrss;
     channel->counted_ns = cpu_ns;
     channel->kind = 0; /* whoever streams from now on is late */
     struct iovec parts[2] = {{&head, sizeof head}, {payload, (size_t)payload_bytes}};
@@ -281,6 +285,16 @@ static PyObject *stream(PyObject *self, PyObject *args)
     return Py_BuildValue("");
 }
 
+PyDoc_STRVAR(pending_doc, "pending() -> int: bytes that were read from the socket and belong to "
+                          "the next frame. Whoever polls the socket asks first.");
+
+static PyObject *pending(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    struct channel *channel = (struct channel *)self;
+    return PyLong_FromSize_t(channel->end - channel->start);
+}
+
 PyDoc_STRVAR(start_counting_doc, "start_counting(): CPU time used up to now is no invocation's.");
 
 static PyObject *start_counting(PyObject *self, PyObject *unused)
@@ -323,6 +337,7 @@ static PyMethodDef methods[] = {
     {"receive", receive, METH_NOARGS, receive_doc},
     {"send", send_frame, METH_VARARGS, send_doc},
     {"answer", (PyCFunction)(void (*)(void))answer, METH_FASTCALL, answer_doc},
+    {"pending", pending, METH_NOARGS, pending_doc},
     {"wants_stream", wants_stream, METH_NOARGS, wants_stream_doc},
     {"stream", stream, METH_VARARGS, stream_doc},
     {"start_counting", start_counting, METH_NOARGS, start_counting_doc},

@@ -173,9 +173,15 @@ def test_doctor_and_runtimes_ask_the_server(forklight: Forklight) -> None:
     text = forklight("doctor").stdout
     assert text.startswith("isolation of the running server:")
     assert "claim:" in text
-    found = json.loads(forklight("runtimes", "--json").stdout)
-    assert all(name.startswith("python3.") and os.path.isabs(path) for name, path in found.items())
-    assert set(found) <= set(forklight("runtimes").stdout.split())
+    answer = json.loads(forklight("runtimes", "--json").stdout)
+    found, missing = answer["runtimes"], answer["missing"]
+    assert all(os.path.isabs(path) for name, path in found.items() if not name.startswith("provided."))
+    assert {name: found[name] for name in found if name.startswith("provided.")} == {
+        "provided.al2": "bootstrap", "provided.al2023": "bootstrap",
+    }  # fmt: skip
+    assert any(name.startswith("python3.") for name in found)
+    assert missing and not found.keys() & missing.keys()
+    assert {*found, *missing} <= set(forklight("runtimes").stdout.split())
 
 
 def test_doctor_without_a_server_asks_this_host(tmp_path: Path) -> None:

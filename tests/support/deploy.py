@@ -6,7 +6,7 @@ import io
 import json
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,15 @@ OFTEN = {"Delay": 0.05, "MaxAttempts": 2400}
 ROLE = "arn:aws:iam::123456789012:role/test"
 
 
-def zip_of(files: Mapping[str, str | bytes]) -> bytes:
+def zip_of(files: Mapping[str, str | bytes], executable: Collection[str] = ()) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             # A fixed date (ZipInfo's default): the same files are the same bytes, whenever they are packed.
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name)
+            if name in executable:
+                entry.external_attr = 0o100755 << 16
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -36,6 +39,7 @@ def function(
     snapshot: str = "off",
     network: str = "none",
     files: Mapping[str, str | bytes] | None = None,
+    executable: Collection[str] = (),
     **configuration: Any,
 ) -> Iterator[str]:
     """A function whose module `index` is `source` and whose handler is `index.handler`; deleted at the end. Yields its name."""
@@ -43,7 +47,7 @@ def function(
     client.create_function(
         FunctionName=name,
         Role=ROLE,
-        Code={"ZipFile": zip_of({"index.py": source, **(files or {})})},
+        Code={"ZipFile": zip_of({"index.py": source, **(files or {})}, executable)},
         Tags={
             "forklight:isolation": isolation,
             "forklight:snapshot": snapshot,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.control.runtime_layer import ensure_runtime_layer, layer_folders
+from gateway.control.runtime_layer import ensure_layers, layer_folders
 from gateway.model.errors import ApiError
 from gateway.settings import Settings
 from gateway.web.apis import service_model
@@ -31,20 +31,16 @@ JSON = "application/json"
 
 def prepare(
     settings: Settings, interpreters: Sequence[str] = ()
-) -> tuple[Callable[[ControlServer], ControlApi], Path | None]:
+) -> tuple[Callable[[ControlServer], ControlApi], dict[str, Path]]:
     """What the control process reads from outside the state directory, so before it gives up its rights.
 
-    `interpreters` are the Pythons that functions run on. Returns the `api` and the `runtime_layer` of a ControlServer.
-    Blocks. Without room for the runtime layer functions run without it. Raises OSError when botocore is not installed.
+    `interpreters` are the Pythons that functions run on. Returns the `api` and the `runtime_layers` of a ControlServer.
+    Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
-    extra = Path(__file__).parents[3] / "sandbox" / "guests" / "python" / "runtime_layer"
-    try:
-        layer = ensure_runtime_layer(layer_folders(settings.state_dir), extra, interpreters)
-    except OSError as error:
-        _log.error("functions will not find boto3: the runtime layer could not be made: %s", error)
-        layer = None
-    return lambda server: ControlApi(server, model), layer
+    guests = Path(__file__).parents[3] / "sandbox" / "guests"
+    layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters)
+    return lambda server: ControlApi(server, model), layers
 
 
 class ControlApi:

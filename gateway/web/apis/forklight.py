@@ -46,7 +46,8 @@ class ForklightApi:
         with as_service_errors():
             if segments[-1] == "isolation":
                 return _json(await self._server.isolation())
-            return _json({"runtimes": await self._server.runtimes()})
+            found = await self._server.runtimes()
+            return _json({"runtimes": found, "missing": self._server.missing_runtimes()})
 
     async def _workers(self, region: str, name: str, method: str) -> Answer:
         """DELETE: end all workers of a function, those that run something too."""

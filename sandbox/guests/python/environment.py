@@ -50,6 +50,11 @@ _ONE_THREAD = dict.fromkeys(
 )
 
 
+def defaults() -> dict[str, str]:
+    """What a program that is not ours begins with."""
+    return {name: value for name, value in _DEFAULTS.items() if name != "PYTHONPATH"}
+
+
 def build(document: Document) -> dict[str, str]:
     """All variables of a function that `prepare` has not set already: the user's, then what nobody may change."""
     variables = {"PWD": str(document["task_root"])}

@@ -1,4 +1,5 @@
-"""Entry of a runtime zygote: `pythonX.Y -I -S start.py`, fd 3 = control socket.
+"""Entry of a runtime zygote: `pythonX.Y -I -S start.py`, fd 3 = control socket. With an argument `runtime_api` its workers serve
+the Runtime API to somebody else's runtime (runtime_api/); else they run Python functions.
 
 Our code is loaded under the private name `_guest` and its folder never gets onto `sys.path`, so that a user's `gateway.py`,
 `sandbox.py` or `handler.py` is the user's own.
@@ -26,7 +27,8 @@ if __name__ == "__main__":
     _load()
     # multiprocessing's spawn method runs the main module's file again in each child: there must be none.
     del __file__
+    serves_api = sys.argv[1:] == ["runtime_api"]
     sys.argv = ["/var/runtime/bootstrap"]
     from _guest.zygote_main import main  # type: ignore[import-not-found]
 
-    main()
+    main(serves_api)

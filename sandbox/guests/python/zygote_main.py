@@ -35,14 +35,17 @@ _CONTROL = 3
 _PRELOAD = "base64 copy dataclasses datetime decimal hashlib pathlib random tempfile typing urllib.parse uuid".split()
 
 
-def main() -> None:
-    """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns."""
+def main(serves_api: bool = False) -> None:
+    """Ends with SystemExit in the zygote when its control socket is closed; in a child it never returns. `serves_api`: to runtimes that
+    are not ours."""
     if os.getsid(0) != os.getpid():
         os.setsid()  # Ctrl-C in the terminal of `forklight serve` is the supervisor's to handle
     # Whatever was left open when we were started is nobody's business here.
     os.closerange(_CONTROL + 1, 1 << 20)
     import_path = ImportPath()
     errors = _preload()
+    if serves_api:
+        from .runtime_api import worker as api_worker  # Python functions do without its memory
     import_path.prepare()
     control = _socket.socket(fileno=_CONTROL)
     received = messages.receive(control)
@@ -57,6 +60,8 @@ def main() -> None:
     if role is None:
         sys.exit(0)
     reseed.after_quick_fork()
+    if serves_api:
+        api_worker.run(Channel(3))
     if role == "zygote":
         function_zygote.main(import_path, errors)
     _work(import_path, errors)
