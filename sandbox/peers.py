@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("forklight.sandbox")
 
 # What a door may have a worker killed for.
-_DOORS_CAUSES = frozenset({"timeout", "init_timeout", "init_failed", "protocol", "cancelled"})
+_DOORS_CAUSES = frozenset({"timeout", "init_timeout", "init_failed", "protocol", "cancelled", "memory"})
 # Of a message to control, which must stay small.
 _COUNTS_AT_ONCE = 500
 

@@ -271,29 +271,32 @@ class Worker:
 
     def on_readable(self) -> None:
         """Bytes, or the end of the channel."""
-        if self.invocation is None:
-            verdict = _fast_readable(self._door, self.c)
-            if verdict == DONE:
-                return
-            if verdict != PYTHON:
-                self._dispatcher.after(self, verdict)
-                return
-            door = self._door
-            if door.input != ffi.NULL:
-                data = bytes(ffi.buffer(door.input, door.input_size))
-                self.adopt()
-                self._received(data)
-                return
-        if self._large is not None:
-            self._read_large()
-            return
         try:
-            data = _read(self.fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._received(data)
+            if self.invocation is None:
+                verdict = _fast_readable(self._door, self.c)
+                if verdict == DONE:
+                    return
+                if verdict != PYTHON:
+                    self._dispatcher.after(self, verdict)
+                    return
+                door = self._door
+                if door.input != ffi.NULL:
+                    data = bytes(ffi.buffer(door.input, door.input_size))
+                    self.adopt()
+                    self._received(data)
+                    return
+            if self._large is not None:
+                self._read_large()
+                return
+            try:
+                data = _read(self.fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self._received(data)
+        except MemoryError:
+            self._dispatcher.events.no_memory(self)
 
     def _received(self, data: bytes) -> None:
         invocation = self.invocation

@@ -145,6 +145,15 @@ class WorkerEvents:
         worker.pool.busy -= 1
         self._dispatcher.refuse(invocation, ResultKind.UNAVAILABLE, UNSENT)
 
+    def no_memory(self, worker: Worker) -> None:
+        """This process has none for what it says, and nobody knows how much of that is lost."""
+        log.error("worker %d of %s: no memory for its answer", worker.id, worker.pool.key)
+        invocation = worker.invocation
+        if invocation is not None:
+            self._dispatcher.end(worker, invocation, ResultKind.UNAVAILABLE, b"", "failure", "")
+        self._dispatcher.part_with(worker, "kill", "memory")
+        self._dispatcher.borrowing.ask(worker.pool, _steady())
+
     def _lose(self, worker: Worker, how: str, message: str) -> None:
         """The platform's fault: nothing of the function ran."""
         invocation = worker.invocation

@@ -311,6 +311,8 @@ TOO_LONG: Final = Refusal(431, "RequestHeaderSectionTooLarge", "The request's he
 
 
 def _malformed(error: Exception) -> Refusal:
+    if isinstance(error.__context__, MemoryError):  # in one of our callbacks
+        return FULL
     if isinstance(error, httptools.HttpParserInvalidMethodError):
         return Refusal(501, "NotImplementedException", "Unknown method.")
     return Refusal(400, "BadRequest", f"Malformed HTTP request: {error}")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,13 +100,13 @@ def test_a_full_disk(
 
 
 @contextmanager
-def soft_limit(pid: int, descriptors: int) -> Iterator[None]:
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors, before[1]))
+def soft_limit(pid: int, limit: int, what: int = resource.RLIMIT_NOFILE) -> Iterator[None]:
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (limit, before[1]))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        resource.prlimit(pid, what, before)
 
 
 def highest_descriptor(pid: int) -> int:
@@ -174,6 +175,41 @@ def test_a_supervisor_without_descriptors(start_server: Callable[..., Server]) -
         for name in names:
             assert seconds_until_answered(server, name) < HEALED_S
     assert not tracebacks(server)
+
+
+def test_a_door_without_memory(start_server: Callable[..., Server]) -> None:
+    """Large events at the same time for which it has no memory get 503, small ones are served, and nothing is left of it."""
+    server = start_server("--doors", "1", "--idle-timeout", "60")
+    large = "x" * 5_000_000
+    with function(server.client(), ECHO, MemorySize=512) as name:
+        assert call(server, name, large) == (200, large)
+        (door,) = role_of(server.pid, "door")
+        size = int(Path(f"/proc/{door}/statm").read_text().split()[0]) * resource.getpagesize()
+        with soft_limit(server.pid, size + (12 << 20), resource.RLIMIT_AS):  # which the next door inherits
+            os.kill(door, 9)
+            seconds_until_answered(server, name)
+        (door,) = role_of(server.pid, "door")
+        connected = Connection(int(server.http.rpartition(":")[2]))
+        small = ours.signer(server).invoke(name, b"1")
+        with ThreadPoolExecutor(8) as threads:
+            answers = [threads.submit(status_of, server, name, large) for _ in range(24)]
+            while not all(answer.done() for answer in answers):
+                assert connected.ask(small)[0] in (200, 429, 503)
+        statuses = {answer.result() for answer in answers}
+        connected.close()
+        # 0: the answer was lost behind what the client was still sending.
+        assert 503 in statuses and statuses <= {200, 429, 503, 0}, statuses
+        assert seconds_until_answered(server, name) < HEALED_S
+        until(lambda: call(server, name, large) == (200, large))
+        assert role_of(server.pid, "door") == [door], "the door lived through it"
+    assert not tracebacks(server)
+
+
+def status_of(server: Server, name: str, event: object) -> int:
+    try:
+        return call(server, name, event)[0]
+    except OSError:
+        return 0
 
 
 @contextmanager

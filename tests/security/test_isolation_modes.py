@@ -93,7 +93,7 @@ def umask():
         return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
 
 def zone():
-    os.environ["TZ"] = "Asia/Kathmandu"
+    os.environ["TZ"] = "NPT-5:45"  # needs no database of zones
     time.tzset()
 
 def posix_timer():
