@@ -47,6 +47,7 @@ class Wanted:
     log_format: str | None = None
     application_level: str | None = None
     system_level: str | None = None
+    snap_start: str | None = None
     tags: dict[str, str] | None = None
     layers: tuple[str, ...] | None = None
     package: bytes | None = None
@@ -125,9 +126,10 @@ class Functions:
                 dead_letters=wanted.dead_letters or None,
                 environment=wanted.environment,
                 tags=dict(wanted.tags or {}),
+                snap_start=wanted.snap_start or "None",
                 layers=self._layers.uses(region, wanted.layers or ()),
             )
-            rules.check_runs(draft.runtime, draft.settings)
+            _check_published(draft)
             async with self._code(wanted.package) as code:
                 entry = await self._deployment.deploy(replace(draft, code=code), None)
             return await self._versions.publish(entry) if wanted.publish else entry
@@ -182,8 +184,9 @@ class Functions:
                 environment=old.environment if wanted.environment is None else wanted.environment,
                 logging=_logging(old.logging, wanted),
                 layers=old.layers if wanted.layers is None else self._layers.uses(region, wanted.layers),
+                snap_start=wanted.snap_start or old.snap_start,
             )
-            rules.check_runs(function.runtime, function.settings)
+            _check_published(function)
             return await self._deployment.deploy(_rebuilt(function), entry)
 
     async def retag(self, region: str, name: str, add: dict[str, str], remove: tuple[str, ...]) -> None:
@@ -195,6 +198,7 @@ class Functions:
             rules.check_tags(tags)
             function = replace(old, tags=tags)
             settings = RunSettings.from_tags(tags)
+            _check_published(function)
             if settings == old.settings:
                 await self._deployment.store_only(function, entry)
                 return
@@ -252,6 +256,13 @@ class Functions:
             yield code
         finally:
             self._keeper.release(code.sha256)
+
+
+def _check_published(function: Function) -> None:
+    """That it can run, and what is published of it, which may have a snapshot where it has none itself. Raises ApiError."""
+    rules.check_runs(function.runtime, function.settings)
+    rules.check_settings(function.published_settings)
+    rules.check_runs(function.runtime, function.published_settings)
 
 
 def _logging(old: Logging, wanted: Wanted) -> Logging:

@@ -19,11 +19,14 @@ from typing import Any, Protocol
 
 from gateway.control.aliases import Aliases
 from gateway.control.code_keeper import CodeKeeper
+from gateway.control.code_signing import CodeSigning
 from gateway.control.concurrency import Concurrency
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
 from gateway.control.event_invoke_configs import EventInvokeConfigs
+from gateway.control.event_source_mappings import EventSourceMappings
 from gateway.control.function_locks import FunctionLocks
+from gateway.control.function_options import FunctionOptions
 from gateway.control.function_urls import FunctionUrls
 from gateway.control.functions import Functions
 from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
@@ -131,6 +134,9 @@ class ControlServer:
         self.policies = Policies(self.registry, self.resources, locks)
         self.urls = FunctionUrls(self.registry, self.resources, self._deployment, self.policies, locks)
         self.policies.on_change = self.urls.policy_changed
+        self.code_signing = CodeSigning(self.registry, self.resources, locks)
+        self.options = FunctionOptions(self.registry, self.resources, locks)
+        self.mappings = EventSourceMappings(self.registry, self.resources)
         self.event_configs = EventInvokeConfigs(
             settings, self.registry, self.resources, self._deployment, locks
         )

@@ -9,12 +9,16 @@ from gateway.control import function_rules as rules
 from gateway.control.concurrency import Concurrency, provisioned_id
 from gateway.control.deployment import Deployment
 from gateway.control.event_invoke_configs import config_id
+from gateway.control.function_options import runtime_management_id
 from gateway.control.policies import policy_id
 from gateway.control.registry import Entry, Registry
 from gateway.control.resources import Resources
 from gateway.model.errors import ApiError
-from gateway.model.function import Function, settings_of
+from gateway.model.function import Function
 from gateway.model.resource import Change
+
+# What ends with a version.
+_OWN = (policy_id, config_id, provisioned_id, runtime_management_id)
 
 
 class Versions:
@@ -44,7 +48,7 @@ class Versions:
             built_from=base.built,
             published=0,
             description=base.description if description is None else description,
-            tags=settings_of(base.tags),
+            tags=base.published_tags,
         )
         counted = replace(base, published=number, build=base.built, revision=str(uuid.uuid4()))
         entry = await self._deployment.deploy(version, None, counted)
@@ -64,7 +68,7 @@ class Versions:
             )
         entry = family.versions.get(version)
         if entry is not None:
-            gone = tuple(named(region, name, version) for named in (policy_id, config_id, provisioned_id))
+            gone = tuple(named(region, name, version) for named in _OWN)
             await self._resources.commit(Change(dropped=((region, name, version),), gone=gone))
             await self._deployment.remove_version(entry)
             self._concurrency.version_deleted(entry)

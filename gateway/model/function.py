@@ -139,6 +139,7 @@ class Function:
     published: int = 0
     layers: tuple[LayerUse, ...] = ()  # a later one's files replace an earlier one's
     dead_letters: str | None = None  # ARN: where asynchronous events go that have failed
+    snap_start: str = "None"  # or "PublishedVersions": what is published of it has a snapshot
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -151,6 +152,16 @@ class Function:
     @property
     def settings(self) -> RunSettings:
         return RunSettings.from_tags(self.tags)
+
+    @property
+    def published_tags(self) -> dict[str, str]:
+        """Of what is published of it now."""
+        tags = settings_of(self.tags)
+        return tags if self.snap_start == "None" else {**tags, SNAPSHOT_TAG: "on"}
+
+    @property
+    def published_settings(self) -> RunSettings:
+        return RunSettings.from_tags(self.published_tags)
 
     @property
     def key(self) -> str:
@@ -186,6 +197,7 @@ class Function:
             "published": self.published,
             "layers": [[layer.arn, layer.code.sha256, layer.code.size] for layer in self.layers],
             "dead_letters": self.dead_letters,
+            "snap_start": self.snap_start,
         }
         if self.version != LATEST:
             document["settings"] = self.tags
@@ -219,5 +231,5 @@ class Function:
 
 _PLAIN = (
     "runtime", "handler", "role", "last_modified", "description", "timeout_s", "memory_mb", "tmp_mb", "environment",
-    "build", "built_from", "published", "dead_letters",
+    "build", "built_from", "published", "dead_letters", "snap_start",
 )  # fmt: skip

@@ -309,7 +309,6 @@ def test_several_failures_are_reported_together(control: ControlHarness) -> None
         ({"Environment": {"Variables": {"BIG": "x" * 4096}}}, "exceeded the 4KB limit. String measured: {\"BIG\":\"xx"),
         ({"LoggingConfig": {"LogFormat": "Text", "ApplicationLogLevel": "INFO"}}, "log format to JSON"),
         ({"VpcConfig": {"SubnetIds": ["subnet-1"]}}, "VPC"),
-        ({"SnapStart": {"ApplyOn": "PublishedVersions"}}, "forklight:snapshot=on"),
         ({"Tags": {"forklight:snapshot": "maybe"}}, "off, on, auto"),
     ],
 )  # fmt: skip

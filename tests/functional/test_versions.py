@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from gateway.rpc import invocations_pb2, invocations_pb2_grpc
-from tests.support.deploy import function, invoke, zip_of
+from tests.support.deploy import OFTEN, function, invoke, zip_of
 from tests.support.patience import seconds
 from tests.support.server import Server
 
@@ -144,6 +144,26 @@ def test_versions_and_aliases_survive_the_death_of_the_server(start_server: Any,
     assert invoke(client, "kept", Qualifier="prod")[0]["code"] == 1
     assert invoke(client, "kept", Qualifier="2")[0]["code"] == 2
     assert client.publish_version(FunctionName="kept")["Version"] == "2"
+
+
+def test_snap_start_forks_published_versions_from_a_snapshot(server: Server) -> None:
+    source = (
+        "import os, uuid\nMADE = str(uuid.uuid4())\n"
+        'def handler(event, context):\n    return [MADE, os.environ["AWS_LAMBDA_INITIALIZATION_TYPE"]]\n'
+    )
+    client = server.client()
+    with function(client, source, isolation="request", SnapStart={"ApplyOn": "PublishedVersions"}) as name:
+        client.publish_version(FunctionName=name)
+        client.get_waiter("published_version_active").wait(
+            FunctionName=name, Qualifier="1", WaiterConfig=OFTEN
+        )
+        found = client.get_function_configuration(FunctionName=name, Qualifier="1")
+        assert found["SnapStart"] == {"ApplyOn": "PublishedVersions", "OptimizationStatus": "On"}
+        published = [invoke(client, name, Qualifier="1")[0] for _ in range(3)]
+        assert {kind for _, kind in published} == {"snap-start"}
+        assert len({made for made, _ in published}) == 1  # the module code ran once
+        plain = [invoke(client, name)[0] for _ in range(2)]
+        assert {kind for _, kind in plain} == {"on-demand"} and plain[0][0] != plain[1][0]
 
 
 def test_plain_calls_of_an_alias_take_the_fast_path(start_server: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.control.function_rules import host_architecture
 from gateway.control.registry import Entry
+from gateway.model.arn import LATEST
 from gateway.model.function import Function
 
 Document = dict[str, Any]
@@ -32,6 +33,8 @@ def configuration(entry: Entry, qualifier: str | None = None) -> Document:
     elif entry.update == "Failed":
         document["LastUpdateStatusReason"] = entry.reason
         document["LastUpdateStatusReasonCode"] = entry.reason_code
+    if function.snap_start != "None" and function.version != LATEST and entry.snapshot in ("on", "idle"):
+        document["SnapStart"]["OptimizationStatus"] = "On"
     settings = function.settings
     document["Forklight"] = {
         "Isolation": settings.isolation,
@@ -99,8 +102,8 @@ def _plain(function: Function) -> Document:
         "PackageType": "Zip",
         "Architectures": [host_architecture()],
         "EphemeralStorage": {"Size": function.tmp_mb},
-        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "RuntimeVersionConfig": {"RuntimeVersionArn": _runtime_version_arn(function)},
+        "SnapStart": {"ApplyOn": function.snap_start, "OptimizationStatus": "Off"},
+        "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(function)},
         "LoggingConfig": logging,
     }
     if function.layers:
@@ -112,6 +115,7 @@ def _plain(function: Function) -> Document:
     return document
 
 
-def _runtime_version_arn(function: Function) -> str:
+def runtime_version_arn(function: Function) -> str:
+    """Of the one build of its runtime that a host has."""
     digest = hashlib.sha256(function.runtime.encode()).hexdigest()
     return f"arn:aws:lambda:{function.region}::runtime:{digest}"

@@ -7,16 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.model import quotas
-from gateway.model.arn import not_found, resolve_reference
 from gateway.model.errors import ApiError
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
+from gateway.web.apis.lambda_code_signing import CodeSigningOperations
 from gateway.web.apis.lambda_concurrency import ConcurrencyOperations
 from gateway.web.apis.lambda_event_configs import EventConfigOperations
+from gateway.web.apis.lambda_event_sources import EventSourceOperations
+from gateway.web.apis.lambda_function_options import OptionOperations
 from gateway.web.apis.lambda_layers import LayerOperations
 from gateway.web.apis.lambda_policies import PolicyOperations
 from gateway.web.apis.lambda_requests import package_of, wanted
+from gateway.web.apis.lambda_tags import TagOperations
 from gateway.web.apis.lambda_urls import UrlOperations
 from gateway.web.apis.lambda_versions import VersionOperations, version_order
 from gateway.web.apis.paging import page
@@ -50,6 +53,10 @@ class LambdaApi:
             **EventConfigOperations(server).handlers(),
             **ConcurrencyOperations(server).handlers(),
             **UrlOperations(server).handlers(),
+            **EventSourceOperations(server).handlers(),
+            **CodeSigningOperations(server).handlers(),
+            **OptionOperations(server).handlers(),
+            **TagOperations(server).handlers(),
             "CreateFunction": self._create,
             "GetFunction": self._get,
             "GetFunctionConfiguration": self._get_configuration,
@@ -58,9 +65,6 @@ class LambdaApi:
             "UpdateFunctionConfiguration": self._update_configuration,
             "DeleteFunction": self._delete,
             "GetAccountSettings": self._account_settings,
-            "TagResource": self._tag,
-            "UntagResource": self._untag,
-            "ListTags": self._list_tags,
         }
 
     async def handle(self, region: str, request: Request, base_url: str) -> tuple[int, bytes]:
@@ -120,9 +124,13 @@ class LambdaApi:
         name, qualifier = call.name()
         if qualifier is not None:
             raise _pattern_failure(call.params["FunctionName"])
+        signing = call.params.get("CodeSigningConfigArn") or None
+        self._server.code_signing.check_unsigned(call.region, signing)
         package = package_of(call.params["Code"])
         change = wanted(call.params, package)
         entry = await self._functions.create(call.region, name, change)
+        if signing is not None:
+            await self._server.code_signing.use(call.region, name, signing)
         return documents.just_created(entry)
 
     async def _get(self, call: Call) -> Params:
@@ -169,6 +177,8 @@ class LambdaApi:
     async def _update_code(self, call: Call) -> Params:
         change = wanted(call.params, package_of(call.params))
         dry_run = bool(call.params.get("DryRun"))
+        signing = self._server.code_signing
+        signing.check_unsigned(call.region, signing.of_function(call.region, call.whole()))
         entry = await self._functions.update_code(
             call.region, call.whole(), change, call.params.get("RevisionId"), dry_run
         )
@@ -202,35 +212,6 @@ class LambdaApi:
             },
             "AccountUsage": {"TotalCodeSize": size, "FunctionCount": count},
         }
-
-    # tags
-
-    async def _tag(self, call: Call) -> Params:
-        await self._functions.retag(call.region, self._tagged(call), call.params["Tags"], ())
-        return {}
-
-    async def _untag(self, call: Call) -> Params:
-        await self._functions.retag(call.region, self._tagged(call), {}, tuple(call.params["TagKeys"]))
-        return {}
-
-    async def _list_tags(self, call: Call) -> Params:
-        entry = self._functions.get(call.region, self._tagged(call))
-        return {"Tags": entry.function.tags}
-
-    def _tagged(self, call: Call) -> str:
-        """The function that an ARN means; other resources have no tags here. Raises ApiError."""
-        arn: str = call.params["Resource"]
-        if ":function:" not in arn:
-            raise ApiError("NotImplementedException", "Only functions can be tagged on this host.")
-        name, qualifier = resolve_reference(call.region, arn, None)
-        if qualifier is not None:
-            if self._server.registry.get(call.region, name) is None:
-                raise not_found(call.region, name, qualifier)
-            raise ApiError(
-                "InvalidParameterValueException",
-                "Tags on function aliases and versions are not supported. Please specify a function ARN.",
-            )
-        return name
 
 
 def _check(operation: Operation, params: Params) -> None:

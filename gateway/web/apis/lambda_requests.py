@@ -14,7 +14,6 @@ _NOT_YET = {
     "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=egress gives a way to the internet",
     "FileSystemConfigs": "file systems are not implemented",
     "ImageConfig": "container images are not implemented yet",
-    "CodeSigningConfigArn": "code signing is not implemented",
     "KMSKeyArn": "customer managed keys are not implemented",
     "SourceKMSKeyArn": "customer managed keys are not implemented",
     "TenancyConfig": "use the tag forklight:isolation=tenant",
@@ -52,6 +51,7 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         log_format=logging.get("LogFormat"),
         application_level=logging.get("ApplicationLogLevel"),
         system_level=logging.get("SystemLogLevel"),
+        snap_start=(params.get("SnapStart") or {}).get("ApplyOn"),
         tags=params.get("Tags"),
         layers=None if params.get("Layers") is None else tuple(params["Layers"]),
         package=package,
@@ -78,11 +78,6 @@ def _refuse_what_is_missing(params: Params) -> None:
             raise not_implemented(member, why)
     if params.get("PackageType", "Zip") != "Zip":
         raise not_implemented("PackageType", "container images are not implemented yet: use Zip")
-    if (params.get("SnapStart") or {}).get("ApplyOn", "None") != "None":
-        raise not_implemented(
-            "SnapStart",
-            "not implemented yet: use the tag forklight:snapshot=on",
-        )
     if (params.get("TracingConfig") or {}).get("Mode", "PassThrough") != "PassThrough":
         raise not_implemented("TracingConfig", "only Mode PassThrough is implemented")
 

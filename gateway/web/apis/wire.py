@@ -142,7 +142,7 @@ def coerce_text(shape: Shape, value: str, path: str) -> Any:
 
 def serialise(operation: Operation, result: Params, extra: frozenset[str] = frozenset()) -> tuple[int, bytes]:
     """Status and body of an answer: members the model knows, plus those named `extra` at any depth."""
-    if operation.output is None:
+    if operation.output is None or operation.status == 204:
         return operation.status, b""
     document = shaped(operation.output, result, extra)
     return operation.status, json.dumps(document, ensure_ascii=False).encode()
