@@ -139,6 +139,10 @@ class Settings:
         return self.state_dir / "forklight.db"
 
     @property
+    def usage_database(self) -> Path:
+        return self.state_dir / "usage.db"
+
+    @property
     def credentials(self) -> Path:
         """What `forklight env` reads; mode 0600."""
         return self.state_dir / "credentials.json"

@@ -68,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_invoke(commands)
     _add_list(commands)
     _add_logs(commands)
+    _add_usage(commands)
     _add_delete(commands)
     _add_kill(commands)
     _add_doctor(commands)
@@ -267,6 +268,17 @@ def _add_logs(commands: Commands) -> None:
     add("--follow", "-f", action="store_true", help="go on as more comes, until Ctrl-C")
     add("--since", metavar="TIME", help="10m, 2h, 3d, or a time like 2026-01-31T12:00:00Z (everything kept)")
     add("--json", action="store_true", help="print one JSON object per event")
+
+
+def _add_usage(commands: Commands) -> None:
+    parser = _command(
+        commands, "usage", "usage:run", "print what functions have used, by day",
+        "Billed time is the host's measure of each invocation, rounded up to a millisecond; GB-s is that times the function's\n"
+        "memory. CPU time and peak private memory are what its workers said. Days are UTC; deleted functions are in it, too.",
+    )  # fmt: skip
+    parser.add_argument("--function", metavar="NAME", help="only of this one: name or ARN")
+    parser.add_argument("--since", metavar="DATE", help="from this day on, such as 2026-01-31")
+    _add_json(parser)
 
 
 def _add_delete(commands: Commands) -> None:

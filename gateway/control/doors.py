@@ -42,6 +42,7 @@ class DoorRequests(Protocol):
 
     def logs_received(self, body: bytes) -> None: ...
 
+    def usage_received(self, body: bytes) -> None: ...
     def metrics_received(self, door: str, body: bytes) -> None: ...
 
     def left(self, door: str) -> None: ...
@@ -165,6 +166,8 @@ class Doors:
             self._spawn(self._answer(door, header, body))
         elif operation == "logs":
             self._requests.logs_received(body)
+        elif operation == "usage":
+            self._requests.usage_received(body)
         elif operation == "metrics":
             self._requests.metrics_received(str(header.get("door", door.name)), body)
         elif operation == "ack":

@@ -37,10 +37,12 @@ from gateway.control.resources import Resources
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.model.errors import ApiError, too_many_requests
 from gateway.model.function import Function
+from gateway.model.usage import read_usage
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.storage.code import CodeStore
 from gateway.storage.twofold import TwofoldMetadata
+from gateway.storage.usage import UsageStore
 from gateway.telemetry.logs import LogStore
 from gateway.telemetry.metrics import Metrics
 
@@ -107,6 +109,7 @@ class ControlServer:
             settings.state_dir / "logs",
             settings.log_segment_bytes, settings.log_segments, settings.log_queue_bytes,
         )  # fmt: skip
+        self.usage = UsageStore(settings.usage_database)
         self.metrics = Metrics(self._own_metrics)
         self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s)
         self._doors = Doors(settings.control_socket, self, settings.door_ack_timeout_s)
@@ -172,6 +175,7 @@ class ControlServer:
         self.link.close()
         self._keeper.close()
         self.logs.close()
+        self.usage.close()
         self._store.close()
 
     async def runtimes(self) -> dict[str, str]:
@@ -209,6 +213,9 @@ class ControlServer:
 
     def logs_received(self, body: bytes) -> None:
         self.logs.append(body)
+
+    def usage_received(self, body: bytes) -> None:
+        self.usage.add(read_usage(body))
 
     def metrics_received(self, door: str, body: bytes) -> None:
         self.metrics.received(door, body)

@@ -22,7 +22,7 @@ from gateway.dispatch.fast_path import HANDOVER, FastPath
 from gateway.dispatch.lent_worker import Worker
 from gateway.dispatch.limit_clock import LimitClock
 from gateway.dispatch.log_shipper import LogShipper
-from gateway.dispatch.metrics import DoorMetrics
+from gateway.dispatch.metrics import MOST_CPUS, DoorMetrics
 from gateway.dispatch.spent import AFTER_ANSWER_S, Spent
 from gateway.dispatch.worker_events import WorkerEvents
 from gateway.dispatch.worker_pool import WorkerPool
@@ -147,6 +147,9 @@ class Dispatcher:
         if used_up:
             self._retire_used(worker)
         pool.stats.ran(kind, duration, receipt.billed_ms)
+        pool.stats.meter(
+            1, receipt.billed_ms, pool.view.memory_mb, min(cpu_ns, MOST_CPUS * duration), peak_kib
+        )
         if receipt.cold:
             pool.stats.cold += 1
         else:
@@ -246,6 +249,7 @@ class Dispatcher:
         receipt = receipt_of(worker, invocation, duration, duration, 0, 0)
         tail = self.accounting.ended(worker, invocation, receipt, duration, status, error_type, note, death)
         pool.stats.ran(kind, duration, receipt.billed_ms)
+        pool.stats.meter(1, receipt.billed_ms, pool.view.memory_mb, 0, 0)
         pool.stats.cold += receipt.cold
         worker.invocation = None
         worker.doomed = True

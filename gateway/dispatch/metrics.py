@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 
+from gateway._native import lib
 from gateway.model.invocation import ResultKind
+from gateway.model.usage import Usage, UsageRows
 
 # Upper bounds of durations, nanoseconds: from below a warm call to the longest timeout.
 BOUNDS_NS = [
@@ -21,6 +23,8 @@ BOUNDS_NS = [
         1_000_000, 2_500_000, 5_000_000, 10_000_000, 60_000_000, 900_000_000,
     )
 ]  # fmt: skip
+# What a worker says of its CPU time counts for at most so many times the host's own measure of how long it ran (C: FL_MOST_CPUS).
+MOST_CPUS: int = lib.FL_MOST_CPUS
 _BOUNDS_S = [bound / 1e9 for bound in BOUNDS_NS]
 
 
@@ -28,6 +32,7 @@ class FunctionStats:
     """One function version's figures.  The dispatcher adds to the attributes directly."""
 
     __slots__ = (
+        "_usages",
         "billed_ms",
         "buckets",
         "cold",
@@ -45,7 +50,10 @@ class FunctionStats:
         "timeouts",
     )
 
-    def __init__(self, region: str, function: str) -> None:
+    def __init__(
+        self, region: str, function: str, usages: dict[tuple[str, str], Usage] | None = None
+    ) -> None:
+        self._usages = {} if usages is None else usages
         self.region = region
         self.function = function
         self.fast = 0  # of those that went well: without a line of Python
@@ -83,6 +91,18 @@ class FunctionStats:
         for index, count in enumerate(buckets):
             self.buckets[index] += count
 
+    def meter(self, count: int, billed_ms: int, memory_mb: int, cpu_ns: int, peak_kib: int) -> None:
+        """What `count` invocations that reached a worker used; it is there after `forget`, too."""
+        usage = self._usages.get((self.region, self.function))
+        if usage is None:
+            usage = self._usages[self.region, self.function] = Usage()
+        usage.invocations += count
+        usage.billed_ms += billed_ms
+        usage.mb_ms += billed_ms * memory_mb
+        usage.cpu_ns += cpu_ns
+        # A worker's own word: more than its limit cannot have been.
+        usage.peak_kib = max(usage.peak_kib, min(peak_kib, memory_mb * 1024))
+
     def refused(self, kind: ResultKind) -> None:
         """An invocation that did not run, or did not end well."""
         self.outcomes[kind] = self.outcomes.get(kind, 0) + 1
@@ -93,6 +113,7 @@ class DoorMetrics:
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], FunctionStats] = {}
+        self._usages: dict[tuple[str, str], Usage] = {}
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, int] = {}
 
@@ -100,12 +121,24 @@ class DoorMetrics:
         """The figures of one function; kept until ``forget``."""
         stats = self._functions.get((region, name))
         if stats is None:
-            stats = self._functions[region, name] = FunctionStats(region, name)
+            stats = self._functions[region, name] = FunctionStats(region, name, self._usages)
         return stats
 
     def forget(self, region: str, name: str) -> None:
         """The function was deleted."""
         self._functions.pop((region, name), None)
+
+    def take_usage(self) -> UsageRows:
+        """What was used since the last time."""
+        rows = [(*key, usage) for key, usage in self._usages.items()]
+        self._usages.clear()
+        return rows
+
+    def return_usage(self, rows: UsageRows) -> None:
+        """It could not be passed on: it is there the next time."""
+        for region, function, usage in rows:
+            known = self._usages.get((region, function))
+            self._usages[region, function] = usage if known is None else usage.plus(known)
 
     def as_json(self) -> bytes:
         """The document that control aggregates."""

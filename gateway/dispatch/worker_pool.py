@@ -265,9 +265,10 @@ class WorkerPool:
         if c.answered:
             buckets = ffi.unpack(c.buckets, len(self.stats.buckets))
             self.stats.add(c.answered, c.duration_ns, c.billed_ms, buckets)
+            self.stats.meter(c.answered, c.billed_ms, self.view.memory_mb, c.cpu_ns, c.peak_kib)
             if self.one_shot:
                 self.stats.cold += c.answered
-            c.answered = c.duration_ns = c.billed_ms = 0
+            c.answered = c.duration_ns = c.billed_ms = c.cpu_ns = c.peak_kib = 0
             ffi.memmove(c.buckets, bytes(ffi.sizeof(c.buckets)), ffi.sizeof(c.buckets))
 
     def note_init(self, init_us: int) -> None:

@@ -18,6 +18,7 @@ from gateway.model.errors import ApiError, service_unavailable
 from gateway.model.function_url import UrlView
 from gateway.model.invocation import FunctionView
 from gateway.model.request_id import new_request_id
+from gateway.model.usage import UsageRows, usage_message
 
 MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
 MAX_BODY = 256 * 1024 * 1024
@@ -218,6 +219,14 @@ class ControlClient:
             self.dropped_log_bytes += len(body)
             return False
         link.send({"op": "logs"}, body)
+        return True
+
+    def send_usage(self, rows: UsageRows) -> bool:
+        """What was used since the last time.  False: control is away or behind."""
+        link = self._link
+        if link is None or link.unsent > LOG_BACKLOG:
+            return False
+        link.send({"op": "usage"}, usage_message(rows))
         return True
 
     def send_metrics(self, body: bytes) -> None:

@@ -20,6 +20,7 @@ from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.polling import until
+from gateway.door.usage import pass_usage_on
 from gateway.model.arn import parse_function_name
 from gateway.model.errors import ApiError
 from gateway.model.invocation import FunctionView
@@ -211,6 +212,7 @@ class EventServer(DirectorySink):
         dispatcher.accounting.catch_up()
         dispatcher.shipper.flush()
         dispatcher.collect_figures()
+        pass_usage_on(dispatcher.metrics, self.control)
         document = orjson.loads(dispatcher.metrics.as_json())
         document["counters"] += self.delivery.figures.counters()
         document["gauges"] += self.delivery.gauges() + self.outbox.gauges()

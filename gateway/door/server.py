@@ -20,6 +20,7 @@ from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.event_line import EventLine
 from gateway.door.polling import until
+from gateway.door.usage import pass_usage_on
 from gateway.listening import tls_context
 from gateway.model.function_url import UrlView
 from gateway.model.invocation import FunctionView
@@ -261,6 +262,7 @@ class DoorServer(DirectorySink):
         dispatcher.accounting.catch_up()
         dispatcher.shipper.flush()
         dispatcher.collect_figures()
+        pass_usage_on(dispatcher.metrics, self.control)
         metrics = dispatcher.metrics
         metrics.gauges["forklight_door_connections"] = self.web.open_connections
         metrics.gauges["forklight_door_request_bytes"] = self.web.requests.held

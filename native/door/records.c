@@ -32,6 +32,10 @@ void fl_record_answer(struct fl_door *door, struct fl_worker *worker, const stru
     pool->answered++;
     pool->duration_ns += (uint64_t)measures->duration_ns;
     pool->billed_ms += (uint64_t)measures->billed_ms;
+    int64_t most_cpu_ns = FL_MOST_CPUS * measures->duration_ns;
+    pool->cpu_ns += (uint64_t)(measures->cpu_ns < most_cpu_ns ? measures->cpu_ns : most_cpu_ns);
+    if (measures->peak_kib > pool->peak_kib)
+        pool->peak_kib = measures->peak_kib;
     if (pool->service_ns < 0)
         pool->service_ns = measures->handler_ns;
     else if (!door->congested || measures->handler_ns < pool->service_ns)

@@ -35,6 +35,11 @@ enum fl_verdict {
                     Python takes over from struct fl_http's target and body, not from the bytes */
 };
 
+enum {
+    FL_MOST_CPUS = 16
+}; /* what a worker says of its CPU time counts for at most so many times
+      the time it ran */
+
 /* When a call waits rather than setting another worker to work: policy.py explains it. */
 struct fl_policy {
     int64_t round_trip_ns; /* what a call costs a door besides its handler */
@@ -88,6 +93,8 @@ struct fl_pool {
     uint64_t answered;
     uint64_t duration_ns;
     uint64_t billed_ms;
+    uint64_t cpu_ns;      /* as workers say, of each at most FL_MOST_CPUS times its duration */
+    int64_t peak_kib;     /* the largest that one of them said */
     uint32_t buckets[32]; /* by duration; bounds as given to fl_door_new */
     struct fl_call *first, *last;
     int64_t widened; /* when a worker was last set to work in a crowd, steady ns */

@@ -108,6 +108,12 @@ def test_every_call_is_counted_once(tmp_path: Path) -> None:
             assert sum(stats.buckets) == 22
             assert stats.billed_ms >= 22 and stats.duration_ns > 0
             assert 5 <= stats.fast <= 11
+            ((region, name, usage),) = d.bench.dispatcher.metrics.take_usage()
+            assert (region, name, usage.invocations) == ("us-east-1", "f", 22)
+            memory_mb = next(pool.view.memory_mb for pool in d.bench.dispatcher.pools.values())
+            assert (usage.billed_ms, usage.mb_ms) == (stats.billed_ms, stats.billed_ms * memory_mb)
+            assert 0 < usage.cpu_ns <= 16 * stats.duration_ns and 0 < usage.peak_kib <= memory_mb * 1024
+            assert d.bench.dispatcher.metrics.take_usage() == []
             document = json.loads(d.bench.dispatcher.metrics.as_json())
             assert [
                 "forklight_fast_invocations_total",

@@ -3,14 +3,17 @@ reading, which ends a function's workers."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from typing import TYPE_CHECKING
 
 from gateway.control.failures import as_service_errors
 from gateway.model.arn import not_found, resolve_reference
 from gateway.model.errors import ApiError
+from gateway.model.usage import Usage
 from gateway.telemetry.metrics import CONTENT_TYPE
-from gateway.web.apis.wire import Request, path_segments
+from gateway.web.apis.wire import Request, parse_query, path_segments
 
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
@@ -27,6 +30,8 @@ class ForklightApi:
         segments = path_segments(request.path)
         if segments[:3] == ["forklight", "v1", "workers"] and len(segments) == 4:
             return await self._workers(region, segments[3], request.method)
+        if segments == ["forklight", "v1", "usage"] and request.method == "GET":
+            return await self._usage(region, parse_query(request.query))
         known = segments in (["metrics"], ["forklight", "v1", "isolation"], ["forklight", "v1", "runtimes"])
         is_package = (
             segments[:2] == ["forklight", "v1"]
@@ -57,6 +62,18 @@ class ForklightApi:
         with as_service_errors():
             return _json({"killed": await self._server.kill_workers(entry.function)})
 
+    async def _usage(self, region: str, query: dict[str, list[str]]) -> Answer:
+        """What functions of the region used, by day (UTC). `function`: only that one; `since`: from that day on."""
+        since = query.get("since", [""])[0]
+        if since and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", since):
+            raise ApiError("InvalidParameterValueException", "since: not a day such as 2026-01-31")
+        function: str | None = query.get("function", [""])[0]
+        if function:
+            function = resolve_reference(region, function, None)[0]
+        with as_service_errors():
+            rows = await asyncio.to_thread(self._server.usage.read, region, function or None, since)
+        return _json({"usage": [_used(*row) for row in rows]})
+
     async def _package(self, region: str, name: str, file: str) -> Answer:
         for entry in self._server.registry.family(region, name):
             if file == f"{entry.function.code.sha256}.zip":
@@ -69,6 +86,18 @@ class ForklightApi:
         layers = self._server.layers
         version = layers.get(region, name, int(number) if number.isdecimal() and len(number) < 18 else 0)
         return 200, {"Content-Type": "application/zip"}, await layers.package(version.code)
+
+
+def _used(function: str, day: str, usage: Usage) -> dict[str, object]:
+    return {
+        "function": function,
+        "day": day,
+        "invocations": usage.invocations,
+        "billed_ms": usage.billed_ms,
+        "gb_s": usage.mb_ms / 1024 / 1000,
+        "cpu_ns": usage.cpu_ns,
+        "peak_memory_kib": usage.peak_kib,
+    }
 
 
 def _json(document: object) -> Answer:
