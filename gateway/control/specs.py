@@ -82,6 +82,7 @@ def view(function: Function, state: str, state_reason: str, reserved: int | None
         "handler": function.handler,
         "log_group": function.logging.group,
         "log_format": function.logging.format,
+        "system_level": function.logging.system_level,
         "state": state,
         "state_reason": state_reason,
         "max_concurrency": reserved,

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from gateway.dispatch.fast_path import FastPath
 from gateway.dispatch.log_shipper import LogShipper, log_tail
-from gateway.dispatch.report_lines import Report, init_report_line, init_start_line
+from gateway.dispatch.report_lines import (
+    Report,
+    init_report_line,
+    init_report_record,
+    init_start_line,
+    init_start_records,
+)
 from gateway.model.invocation import LOG_TAIL_BYTES, Invocation, Receipt
 
 if TYPE_CHECKING:
@@ -91,17 +97,25 @@ class Accounting:
 
     def started(self, worker: Worker) -> None:
         """A new worker begins a stream of its own."""
-        view = worker.pool.view
-        line = init_start_line(view.runtime, view.region, worker.restored)
-        self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
+        view, now_ms = worker.pool.view, time.time_ns() // 1_000_000
+        if view.log_format == "JSON":
+            lines = init_start_records(view, now_ms, worker.restored)
+        else:
+            lines = [init_start_line(view.runtime, view.region, worker.restored)]
+        for line in lines:
+            self._shipper.line(worker.stream, now_ms, line)
 
     def init_ended(self, worker: Worker, now: int, status: str, error_type: str = "") -> None:
         """Its initialisation did not end well; `now` is steady ns."""
         self.catch_up()
         again = worker.invocation is not None and worker.invocation.init_again
         phase = "invoke" if again else "init"
-        line = init_report_line((now - worker.lent_ns) / 1e6, phase, status, error_type)
-        self._shipper.line(worker.stream, time.time_ns() // 1_000_000, line)
+        init_ms, now_ms = (now - worker.lent_ns) / 1e6, time.time_ns() // 1_000_000
+        if worker.pool.view.log_format == "JSON":
+            line = init_report_record(now_ms, init_ms, phase, status, error_type)
+        else:
+            line = init_report_line(init_ms, phase, status, error_type)
+        self._shipper.line(worker.stream, now_ms, line)
 
     def is_quiet(self, worker: Worker, invocation: Invocation) -> bool:
         """Whether an invocation that has just ended has nothing to log but its own START, END and REPORT."""
@@ -154,7 +168,7 @@ class Accounting:
         tail = None
         if invocation.want_log_tail:
             output = pipe.tail + b"".join([chunk for _, chunk in chunks])
-            tail = log_tail(report, output, worker.pool.view.log_format == "JSON")
+            tail = log_tail(report, output, worker.pool.view)
         pipe.dropped = 0
         pipe.tail = b""
         worker.started_logged = False

@@ -22,7 +22,7 @@ from gateway.dispatch.report_lines import (
     closing_lines,
     closing_records,
     start_line,
-    start_record,
+    start_records,
 )
 from gateway.model.invocation import LOG_TAIL_BYTES, FunctionView
 
@@ -131,10 +131,10 @@ class LogShipper:
         chunks: Chunks,
         dropped: int,
     ) -> None:
-        as_json = stream.view.log_format == "JSON"
+        as_json, level = stream.view.log_format == "JSON", stream.view.system_level
         if start is not None:
-            text = start_record(start) if as_json else start_line(start) + "\n"
-            lines.append(_event(stream, start.started_ms, text))
+            opening = start_records(start, level) if as_json else [start_line(start) + "\n"]
+            lines.extend(_event(stream, start.started_ms, text) for text in opening)
         when = 0
         for when, chunk in chunks:
             data = stream.carry + chunk if stream.carry else chunk
@@ -153,20 +153,21 @@ class LogShipper:
         if dropped:
             text = f"[forklight] {dropped} bytes of output were dropped: above the budget of one worker"
             lines.append(_event(stream, end.ended_ms, text))
-        closing = closing_records(end) if as_json else [line + "\n" for line in closing_lines(end)]
+        closing = closing_records(end, level) if as_json else [line + "\n" for line in closing_lines(end)]
         lines.extend(_event(stream, end.ended_ms, text) for text in closing)
 
 
-def log_tail(report: Report, output: bytes, as_json: bool) -> bytes:
+def log_tail(report: Report, output: bytes, view: FunctionView) -> bytes:
     """The last 4 KB of this invocation's log, as X-Amz-Log-Result carries them (before base64)."""
-    if as_json:
-        head, foot = [start_record(report)], closing_records(report)
+    if view.log_format == "JSON":
+        head, foot = start_records(report, view.system_level), closing_records(report, view.system_level)
     else:
         head, foot = [start_line(report)], closing_lines(report)
     body = output.replace(b"\r", b"\n")
     if body and not body.endswith(b"\n"):
         body += b"\n"
-    text = "\n".join(head).encode() + b"\n" + body + "\n".join(foot).encode() + b"\n"
+    text = b"".join(line.encode() + b"\n" for line in head) + body
+    text += b"".join(line.encode() + b"\n" for line in foot)
     return text[-LOG_TAIL_BYTES:]
 
 

@@ -1,6 +1,7 @@
 """START, END and REPORT in AWS Lambda's exact words.  Written by the platform, so that a function cannot forge them.
 
-Text form as recorded from AWS; JSON form (LogFormat JSON) are the Telemetry API's platform records.
+Text form as recorded from AWS; JSON form (LogFormat JSON) are the Telemetry API's platform records, as many of them as the
+function's SystemLogLevel lets through: levels as in AWS's table of system log events.
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from gateway.model.function import family_of
+
+if TYPE_CHECKING:
+    from gateway.model.invocation import FunctionView
 
 
 @dataclass(slots=True)
@@ -66,15 +71,18 @@ def closing_lines(report: Report) -> list[str]:
     return lines
 
 
-def start_record(report: Report) -> str:
-    """The JSON form of START."""
-    return _record(
-        report.started_ms, "platform.start", {"requestId": report.request_id, "version": report.version}
-    )
+def start_records(report: Report, level: str) -> list[str]:
+    """The JSON form of START, if the level lets it through."""
+    if level == "WARN":
+        return []
+    record: dict[str, object] = {"requestId": report.request_id, "version": report.version}
+    return [_record(report.started_ms, "platform.start", record)]
 
 
-def closing_records(report: Report) -> list[str]:
-    """The JSON form of END and REPORT."""
+def closing_records(report: Report, level: str) -> list[str]:
+    """The JSON form of END and REPORT, if the level lets them through."""
+    if level == "WARN" and report.status == "success":
+        return []
     metrics: dict[str, float | int] = {
         "durationMs": round(report.duration_ns / 1e6, 3),
         "billedDurationMs": report.billed_ms,
@@ -95,20 +103,46 @@ def closing_records(report: Report) -> list[str]:
     done: dict[str, object] = {"requestId": report.request_id, "status": report.status}
     if report.death:
         done["errorType"] = report.error_type
-    return [
-        _record(report.ended_ms, "platform.runtimeDone", done),
-        _record(report.ended_ms, "platform.report", record),
-    ]
+    last = _record(report.ended_ms, "platform.report", record)
+    if level != "DEBUG" and report.status == "success":
+        return [last]
+    return [_record(report.ended_ms, "platform.runtimeDone", done), last]
 
 
 def init_start_line(runtime: str, region: str, restored: bool = False) -> str:
     """First line of a new worker's stream.  ``restored``: from a snapshot."""
+    version, arn = _runtime_version(runtime, region)
+    return f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: {version}\tRuntime Version ARN: {arn}"
+
+
+def init_start_records(view: FunctionView, epoch_ms: int, restored: bool) -> list[str]:
+    """Its JSON form."""
+    if view.system_level == "WARN":
+        return []
+    version, arn = _runtime_version(view.runtime, view.region)
+    record: dict[str, object] = {} if restored else {"initializationType": "on-demand", "phase": "init"}
+    record |= {"runtimeVersion": version, "runtimeVersionArn": arn}
+    record |= {"functionName": view.name, "functionVersion": view.version}
+    return [_record(epoch_ms, f"platform.{'restore' if restored else 'init'}Start", record)]
+
+
+def init_report_record(epoch_ms: int, init_ms: float, phase: str, status: str, error_type: str) -> str:
+    """The JSON form of `init_report_line`: at every level."""
+    record: dict[str, object] = {
+        "initializationType": "on-demand",
+        "phase": phase,
+        "status": status,
+        "metrics": {"durationMs": round(init_ms, 3)},
+    }
+    if error_type:
+        record["errorType"] = error_type
+    return _record(epoch_ms, "platform.initReport", record)
+
+
+def _runtime_version(runtime: str, region: str) -> tuple[str, str]:
     family = family_of(runtime)
     number = runtime.removeprefix(family).removeprefix(".").removesuffix(".x")
-    return (
-        f"{'RESTORE' if restored else 'INIT'}_START Runtime Version: {family}:{number}.forklight\t"
-        f"Runtime Version ARN: arn:aws:lambda:{region}::runtime:{runtime}"
-    )
+    return f"{family}:{number}.forklight", f"arn:aws:lambda:{region}::runtime:{runtime}"
 
 
 def init_report_line(init_ms: float, phase: str, status: str, error_type: str = "") -> str:

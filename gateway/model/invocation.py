@@ -34,6 +34,7 @@ class FunctionView:
     state: str  # "Active" | "Pending" | "Failed"
     state_reason: str
     max_concurrency: int | None
+    system_level: str = "INFO"  # of the platform's own lines, where they are JSON: "DEBUG" | "INFO" | "WARN"
     dead_letters: str | None = None  # ARN: where asynchronous events go that have failed
 
     @classmethod
@@ -52,6 +53,7 @@ class FunctionView:
             handler=item.get("handler") or "",
             log_group=item.get("log_group") or f"/aws/lambda/{item['name']}",
             log_format=item.get("log_format") or "Text",
+            system_level=item.get("system_level") or "INFO",
             state=item.get("state") or "Active",
             state_reason=item.get("state_reason") or "",
             max_concurrency=item.get("max_concurrency"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,10 @@ from gateway.dispatch.report_lines import (
     closing_lines,
     closing_records,
     init_report_line,
+    init_report_record,
+    init_start_records,
     start_line,
-    start_record,
+    start_records,
 )
 from sandbox.deaths import Death
 from tests.support.lending import view
@@ -61,16 +64,54 @@ def test_memory_is_never_reported_above_the_limit() -> None:
 
 
 def test_json_records() -> None:
-    start = json.loads(start_record(report()))
+    (start,) = (json.loads(text) for text in start_records(report(), "INFO"))
     assert start["type"] == "platform.start"
     assert start["record"] == {"requestId": ID, "version": "$LATEST"}
-    done, last = (json.loads(text) for text in closing_records(report(init_us=1500)))
+    done, last = (json.loads(text) for text in closing_records(report(init_us=1500), "DEBUG"))
     assert (done["type"], last["type"]) == ("platform.runtimeDone", "platform.report")
     assert last["record"]["metrics"]["initDurationMs"] == 1.5
 
 
+@pytest.mark.parametrize(
+    ("level", "status", "kinds"),
+    [
+        ("DEBUG", "success", ["start", "runtimeDone", "report"]),
+        ("INFO", "success", ["start", "report"]),
+        ("WARN", "success", []),
+        ("INFO", "error", ["start", "runtimeDone", "report"]),
+        ("WARN", "timeout", ["runtimeDone", "report"]),
+    ],
+)
+def test_json_records_by_system_log_level(level: str, status: str, kinds: list[str]) -> None:
+    lines = start_records(report(), level) + closing_records(report(status=status), level)
+    assert [json.loads(line)["type"] for line in lines] == [f"platform.{kind}" for kind in kinds]
+
+
+def test_json_records_of_an_initialisation() -> None:
+    function = replace(view(), runtime="python3.12", system_level="INFO")
+    (started,) = (json.loads(line) for line in init_start_records(function, 1_700_000_000_123, False))
+    assert started == {
+        "time": "2023-11-14T22:13:20.123Z",
+        "type": "platform.initStart",
+        "record": {
+            "initializationType": "on-demand",
+            "phase": "init",
+            "runtimeVersion": "python:3.12.forklight",
+            "runtimeVersionArn": f"arn:aws:lambda:{function.region}::runtime:python3.12",
+            "functionName": function.name,
+            "functionVersion": function.version,
+        },
+    }
+    (restored,) = (json.loads(line) for line in init_start_records(function, 1, True))
+    assert restored["type"] == "platform.restoreStart"
+    assert init_start_records(replace(function, system_level="WARN"), 1, False) == []
+    record = json.loads(init_report_record(1, 10008.7131, "init", "timeout", ""))
+    assert record["type"] == "platform.initReport"
+    assert (record["record"]["metrics"], record["record"]["status"]) == ({"durationMs": 10008.713}, "timeout")
+
+
 def test_tail_turns_joined_lines_apart() -> None:
-    tail = log_tail(report(), b"one\rtwo", False).decode().split("\n")
+    tail = log_tail(report(), b"one\rtwo", view()).decode().split("\n")
     assert tail[1:3] == ["one", "two"]
 
 
@@ -188,7 +229,7 @@ def test_the_log_says_how_the_worker_ended() -> None:
     lines = closing_lines(report(status="failure", error_type="Runtime.ExitError", death=death))
     assert lines[0] == death + "\n"
     assert lines[-1].endswith("\tStatus: error\tError Type: Runtime.ExitError")
-    records = closing_records(report(status="failure", error_type="Runtime.ExitError", death=death))
+    records = closing_records(report(status="failure", error_type="Runtime.ExitError", death=death), "WARN")
     assert '"status":"failure","errorType":"Runtime.ExitError"' in records[0]
 
 
