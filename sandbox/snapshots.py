@@ -63,15 +63,15 @@ class Snapshots:
         kind = ShellKind(pool.spec.network, pool.spec.limits.tmp_mb)
         self._shells.take(kind, lambda shell: self._got_shell(pool, shell))
 
-    def stop(self, pool: VersionPool) -> None:
-        """Let the zygote go. Its sandbox goes with the last worker in it."""
+    def stop(self, pool: VersionPool, *, at_once: bool = False) -> None:
+        """Let the zygote go, after the forks under way unless `at_once`. Its sandbox goes with the last worker in it."""
         zygote = pool.zygote
         if zygote is None:
             return
         pool.zygote = None
         if pool.snapshot in (SnapshotState.ON, SnapshotState.STARTING):
             pool.snapshot = SnapshotState.NONE
-        self._end(zygote)
+        self._end(zygote, at_once)
 
     def clean(self, zygote: FunctionZygote) -> bool:
         """A worker in this zygote's sandbox has died: end what it has left running. False while there is something. With cgroups its own
@@ -263,7 +263,7 @@ class Snapshots:
         pool.snapshot_why = why
         self._settled(pool, SnapshotEnd("failed", why, init_log, error, death))
 
-    def _end(self, zygote: FunctionZygote) -> None:
+    def _end(self, zygote: FunctionZygote, at_once: bool = True) -> None:
         if zygote.stopped:
             return
         zygote.stopped = True
@@ -271,7 +271,10 @@ class Snapshots:
         zygote.killed_for = zygote.killed_for or Death("released")
         while zygote.leaves:
             zygote.leaves.pop().remove()
-        zygote.zygote.kill()
+        if at_once:
+            zygote.zygote.kill()
+        else:
+            zygote.zygote.stop()
         self._loop.remove_reader(zygote.log_fd)
         os.close(zygote.log_fd)
         if zygote.users <= 0:

@@ -115,7 +115,7 @@ class Supervisor:
         for pool in self._pools.values():
             pool.retired = True  # all of them first: the end of one must not start another
         for pool in self._pools.values():
-            self._snapshots.stop(pool)
+            self._snapshots.stop(pool, at_once=True)
         for worker in list(self._keeper.workers.values()):
             self._keeper.kill(worker, "shutdown")
         self._zygotes.close()

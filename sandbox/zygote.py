@@ -67,6 +67,7 @@ class Zygote:
         self._pending: dict[int, ForkRequest] = {}
         self._next_id = 0
         self._gone = False
+        self._stopping = False
         self.status: ExitStatus | None = None  # once it is reaped
         self._link = MessageSocket(control, loop, self._received, self._closed)
         if pidfd >= 0:
@@ -92,7 +93,9 @@ class Zygote:
     def fork(self, request: ForkRequest) -> None:
         """Ask for a child. The fds of the request are the caller's and may be closed right after. Raises OSError when there are no
         descriptors to keep the question with while the zygote is busy; then neither callback comes."""
-        if self._gone:  # Not from in here: who is told of a failure may ask for the next fork.
+        if (
+            self._gone or self._stopping
+        ):  # Not from in here: who is told of a failure may ask for the next fork.
             self._loop.call_soon(request.on_failed, SandboxError(3, "zygote", "the zygote is gone"))
             return
         self._next_id += 1
@@ -134,6 +137,12 @@ class Zygote:
         log.warning("a zygote did not fork within %g s and is killed", self._fork_limit_s)
         self.kill()
 
+    def stop(self) -> None:
+        """Kill it once the forks under way are reported, as they are in `fork_limit_s`: a child may have its event, and run it, before."""
+        self._stopping = True
+        if not self._pending:
+            self.kill()
+
     def kill(self) -> None:
         if self._pidfd >= 0:
             pidfd_kill(self._pidfd)
@@ -142,6 +151,11 @@ class Zygote:
         self._fail(pending, "the zygote was stopped")
 
     def _received(self, message: Message, fds: list[int]) -> None:
+        self._take(message, fds)
+        if self._stopping and not self._pending:
+            self.kill()
+
+    def _take(self, message: Message, fds: list[int]) -> None:
         op = message.get("op")
         request = None
         if op in ("forked", "failed"):

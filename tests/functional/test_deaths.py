@@ -9,12 +9,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.support.deploy import ROLE, function, invoke, log_events, zip_of
+from tests.support.callers import call
+from tests.support.deploy import OFTEN, ROLE, function, invoke, log_events, zip_of
 from tests.support.patience import seconds
 from tests.support.processes import workers_of, zygotes_of
 from tests.support.server import Server, forklight_command
@@ -316,3 +318,31 @@ def test_a_worker_that_dies_while_it_is_idle_is_told_and_costs_nobody_an_error(s
         assert eventually(lambda: deaths(server, name).get(("exit", "9"))), before
         assert eventually(lambda: f" of {name} died: exit status 9" in server.log())
         assert invoke(client, name)[0] is None
+
+
+def test_changes_end_no_call_that_a_snapshot_has_just_forked_for(server: Server) -> None:
+    """The zygote of what was replaced goes when the forks under way are there: their workers may have begun their events."""
+    client = server.client()
+    source = "import time\ndef handler(event, context):\n    time.sleep(0.01)\n    return event\n"
+    with function(client, source, Timeout=20, snapshot="on", isolation="request") as name:
+        assert call(server, name, 1) == (200, 1)
+        stop = threading.Event()
+
+        def calls() -> list[tuple[int, Any]]:
+            answers = []
+            while not stop.is_set():
+                answers.append(call(server, name, 1))
+            return answers
+
+        with ThreadPoolExecutor(8) as threads:
+            callers = [threads.submit(calls) for _ in range(8)]
+            try:
+                for timeout in range(10, 16):
+                    client.update_function_configuration(FunctionName=name, Timeout=timeout)
+                    client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig=OFTEN)
+                    time.sleep(0.1)
+            finally:
+                stop.set()
+        answers = [answer for caller in callers for answer in caller.result()]
+    assert [answer for answer in answers if answer[0] == 0] == [], "0: an error of the function"
+    assert answers.count((200, 1)) > 20

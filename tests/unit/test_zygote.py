@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+
+import pytest
 
 from sandbox.errors import SandboxError
 from sandbox.zygote import ForkRequest, Zygote
@@ -85,3 +88,33 @@ def test_who_asks_again_at_each_failure_is_told_in_turns_of_the_loop() -> None:
         return asker.deepest
 
     assert asyncio.run(run()) == 1
+
+
+@pytest.mark.parametrize("under_way", [0, 1, 2])
+def test_who_is_told_to_stop_reports_the_forks_under_way_first(under_way: int) -> None:
+    """Their children may have events already, and run them."""
+
+    async def run() -> tuple[list[str], list[str]]:
+        asker = Asker(at_most=0)
+        theirs = await _zygote(asker)
+        for _ in range(under_way):
+            asker.ask()
+        asker.zygote.stop()
+        before = list(asker.events)
+        asker.ask()  # nothing new is begun
+        await _until_told(asker, 1)
+        asker.events.clear()
+        for number in range(under_way):
+            theirs.send(json.dumps({"op": "failed", "id": number + 1}).encode())
+        await _until_told(asker, under_way)
+        theirs.setblocking(False)
+        questions = []
+        async with asyncio.timeout(20):
+            while question := await asyncio.get_running_loop().sock_recv(
+                theirs, 65536
+            ):  # b"": it has hung up
+                questions.append(json.loads(question)["op"])
+        theirs.close()
+        return before, questions
+
+    assert asyncio.run(run()) == ([], ["fork"] * under_way)
