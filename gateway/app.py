@@ -65,6 +65,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "event_retry_waits_s": arguments.event_retry_waits,
         "sqs_endpoint": arguments.sqs_endpoint,
         "sns_endpoint": arguments.sns_endpoint,
+        "s3_endpoint": arguments.s3_endpoint,
+        "s3_credentials": arguments.s3_credentials,
         "destination_credentials": arguments.destination_credentials,
         "http_destinations": tuple(arguments.http_destination or ()),
     }
@@ -116,7 +118,7 @@ def _control(settings: Settings, config: dict[str, Any]) -> Run:
 
 def _events(settings: Settings, config: dict[str, Any]) -> Run:
     from gateway.door.event_server import EventServer
-    from gateway.queueing.targets import read_credentials
+    from gateway.storage.aws_credentials import read_credentials
 
     credentials = read_credentials(settings.destination_credentials)
 

@@ -23,9 +23,10 @@ from gateway.addresses import Address, claim
 from gateway.children import Child
 from gateway.model.target import allowed_url
 from gateway.privileges import service_ids
-from gateway.queueing.targets import AWS, read_credentials
+from gateway.queueing.targets import AWS
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
+from gateway.storage.aws_credentials import read_credentials
 from gateway.telemetry import log_lines
 from sandbox import users
 from sandbox.egress.addresses import parse_allowed
@@ -301,17 +302,22 @@ def _networks(settings: Settings) -> list[IPv4Network]:
 
 
 def _check_destinations(settings: Settings) -> None:
-    """Raises StartError for what the process that tells them could not use."""
-    for name, url in (("sqs-endpoint", settings.sqs_endpoint), ("sns-endpoint", settings.sns_endpoint)):
+    """Raises StartError for what those who call other services could not use."""
+    endpoints = {"sqs": settings.sqs_endpoint, "sns": settings.sns_endpoint, "s3": settings.s3_endpoint}
+    for name, url in endpoints.items():
         if url and url != AWS and not url.startswith(("http://", "https://")):
-            raise StartError(f"--{name} {url}: neither a URL nor {AWS}")
+            raise StartError(f"--{name}-endpoint {url}: neither a URL nor {AWS}")
     for url in settings.http_destinations:
         if not allowed_url(url, (url,)):
             raise StartError(f"--http-destination {url}: not a plain HTTP URL")
-    try:
-        read_credentials(settings.destination_credentials)
-    except (OSError, ValueError) as error:
-        raise StartError(f"--destination-credentials: {error}") from error
+    for option, path in (
+        ("destination", settings.destination_credentials),
+        ("s3", settings.s3_credentials),
+    ):
+        try:
+            read_credentials(path)
+        except (OSError, ValueError) as error:
+            raise StartError(f"--{option}-credentials: {error}") from error
 
 
 def _claim(text: str) -> Address:

@@ -102,6 +102,10 @@ class Settings:
     sns_endpoint: str | None = None
     # File of credentials for these, in the form of ~/.aws/credentials (section "default"); None: those of the environment.
     destination_credentials: str | None = None
+    # Where code is that CreateFunction and its kin name by bucket and key: a URL, or "aws". None: code comes inline only.
+    s3_endpoint: str | None = None
+    # File of credentials for it, as above; None: AWS_ACCESS_KEY_ID and so on of the environment; without these nothing is signed.
+    s3_credentials: str | None = None
     # URLs below which destinations may lie that are HTTP servers (http://10.0.0.5:9000/hooks).
     http_destinations: tuple[str, ...] = ()
 

@@ -182,6 +182,9 @@ def _add_serve(commands: Commands) -> None:
     add("--sns-endpoint", metavar="URL", help="the same for SNS topics")
     add("--destination-credentials", metavar="FILE",
         help="credentials for them, in the form of ~/.aws/credentials (those of the environment)")  # fmt: skip
+    add("--s3-endpoint", metavar="URL",
+        help="where code named by S3Bucket and S3Key is; aws: at AWS (code comes inline only)")  # fmt: skip
+    add("--s3-credentials", metavar="FILE", help="credentials for it, likewise")
     add("--http-destination", metavar="URL", action="append",
         help="destinations may lie below this URL; repeat it (no URL may be one)")  # fmt: skip
     add("--allow-host-network", action="store_true", help="let functions have network host, which is weak")

@@ -203,7 +203,6 @@ class Functions:
                 await self._deployment.store_only(function, entry)
                 return
             self._check_settings(settings)
-            rules.check_runs(function.runtime, settings)
             self._changeable(region, name, None)
             build = str(uuid.uuid4())
             await self._deployment.deploy(replace(function, revision=build, build=build), entry)

@@ -28,9 +28,10 @@ from gateway.queueing.acceptor import Acceptor
 from gateway.queueing.delivery import Delivery, Limits
 from gateway.queueing.outbox import Outbox
 from gateway.queueing.retry_policy import EventConfig, RetryPolicy
-from gateway.queueing.targets import Credentials, Endpoints, Targets
+from gateway.queueing.targets import Endpoints, Targets
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
+from gateway.storage.aws_credentials import Credentials
 from gateway.storage.events import EventStore, Record, now_ms
 from sandbox.client import SupervisorClient
 

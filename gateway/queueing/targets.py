@@ -6,16 +6,15 @@ the first message, because it costs a process 30 MB.
 
 from __future__ import annotations
 
-import configparser
 import threading
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from gateway.model.target import allowed_url, service_of
 from gateway.queueing.destinations import MAX_MESSAGE
+from gateway.storage.aws_credentials import Credentials
 
 CONNECT_LIMIT_S: Final = 3.0
 READ_LIMIT_S: Final = 10.0
@@ -38,29 +37,6 @@ class TargetError(Exception):
     def __init__(self, why: str, hopeless: bool = False) -> None:
         super().__init__(why)
         self.hopeless = hopeless
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None = None
-
-
-def read_credentials(path: str | None) -> Credentials | None:
-    """Of a file like ~/.aws/credentials, section "default". Raises OSError, ValueError."""
-    if path is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(Path(path).read_text())
-        found = parser["default"]
-        return Credentials(
-            found["aws_access_key_id"], found["aws_secret_access_key"], found.get("aws_session_token")
-        )
-    except (configparser.Error, KeyError) as error:
-        why = str(error).partition("\n")[0]
-        raise ValueError(f"{path} has no section [default] with keys: {why}") from error
 
 
 @dataclass(frozen=True, slots=True)

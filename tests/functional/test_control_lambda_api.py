@@ -301,7 +301,7 @@ def test_several_failures_are_reported_together(control: ControlHarness) -> None
         ({"Runtime": "cobol"}, "Value cobol at 'runtime' failed to satisfy constraint"),
         ({"Code": {"ZipFile": b"not a zip"}}, ("Could not unzip uploaded file. Please check your file, then try to "
                                               "upload again.")),
-        ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "code from S3 is not implemented yet"),
+        ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "this host knows no S3 endpoint (serve --s3-endpoint)"),
         ({"Code": {}}, "Please provide a source for function code."),
         ({"Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:l:1"]}, "layer:l:1 does not exist."),
         ({"PackageType": "Image"}, "container images are not implemented yet"),

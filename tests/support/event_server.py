@@ -69,6 +69,7 @@ def event_server(folder: Path) -> Iterator[EventServer]:
         credentials.write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\n")
         with Server.start(
             folder, "--event-retry-waits", "0.1,0.2", "--event-queue-depth", str(QUEUE_DEPTH),
+            "--s3-endpoint", aws.url, "--s3-credentials", str(credentials),
             "--sqs-endpoint", aws.url, "--sns-endpoint", aws.url, "--destination-credentials", str(credentials),
             "--http-destination", f"http://127.0.0.1:{hook.server_port}/hooks",
         ) as server:  # fmt: skip

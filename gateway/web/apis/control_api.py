@@ -6,6 +6,7 @@ The one place where ApiError becomes an answer, and where what nobody foresaw be
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.control.runtime_layer import ensure_layers, layer_folders
 from gateway.model.errors import ApiError
 from gateway.settings import Settings
+from gateway.storage.aws_credentials import credentials_in, read_credentials
+from gateway.storage.objects import ObjectStore
 from gateway.web.apis import service_model
 from gateway.web.apis.forklight import ForklightApi
 from gateway.web.apis.lambda_functions import LambdaApi
@@ -38,17 +41,23 @@ def prepare(
     Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
+    objects = None
+    if settings.s3_endpoint:
+        credentials = read_credentials(settings.s3_credentials) or credentials_in(os.environ)
+        objects = ObjectStore(settings.s3_endpoint, credentials)
     guests = Path(__file__).parents[3] / "sandbox" / "guests"
     layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters)
-    return lambda server: ControlApi(server, model), layers
+    return lambda server: ControlApi(server, model, objects), layers
 
 
 class ControlApi:
     """One for each control process."""
 
-    def __init__(self, server: ControlServer, model: ServiceModel) -> None:
+    def __init__(
+        self, server: ControlServer, model: ServiceModel, objects: ObjectStore | None = None
+    ) -> None:
         self._server = server
-        self._lambda = LambdaApi(server, model)
+        self._lambda = LambdaApi(server, model, objects)
         self._logs = LogsApi(server)
         self._forklight = ForklightApi(server)
 

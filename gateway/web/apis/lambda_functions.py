@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model import quotas
 from gateway.model.errors import ApiError
+from gateway.storage.objects import ObjectStore
 from gateway.web.apis import lambda_documents as documents
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
@@ -17,8 +18,9 @@ from gateway.web.apis.lambda_event_configs import EventConfigOperations
 from gateway.web.apis.lambda_event_sources import EventSourceOperations
 from gateway.web.apis.lambda_function_options import OptionOperations
 from gateway.web.apis.lambda_layers import LayerOperations
+from gateway.web.apis.lambda_packages import Packages
 from gateway.web.apis.lambda_policies import PolicyOperations
-from gateway.web.apis.lambda_requests import package_of, wanted
+from gateway.web.apis.lambda_requests import wanted
 from gateway.web.apis.lambda_tags import TagOperations
 from gateway.web.apis.lambda_urls import UrlOperations
 from gateway.web.apis.lambda_versions import VersionOperations, version_order
@@ -41,15 +43,16 @@ _LARGE_AT_ONCE = 3
 class LambdaApi:
     """Operations that are not here are answered by name: NotImplementedException, 501."""
 
-    def __init__(self, server: ControlServer, model: ServiceModel) -> None:
+    def __init__(self, server: ControlServer, model: ServiceModel, objects: ObjectStore | None) -> None:
         self._server = server
         self._functions = server.functions
+        self._packages = Packages(objects)
         self._model = model
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._handlers: Handlers = {
             **VersionOperations(server).handlers(),
             **PolicyOperations(server).handlers(),
-            **LayerOperations(server).handlers(),
+            **LayerOperations(server, self._packages).handlers(),
             **EventConfigOperations(server).handlers(),
             **ConcurrencyOperations(server).handlers(),
             **UrlOperations(server).handlers(),
@@ -126,7 +129,7 @@ class LambdaApi:
             raise _pattern_failure(call.params["FunctionName"])
         signing = call.params.get("CodeSigningConfigArn") or None
         self._server.code_signing.check_unsigned(call.region, signing)
-        package = package_of(call.params["Code"])
+        package = await self._packages.of(call.region, call.params["Code"])
         change = wanted(call.params, package)
         entry = await self._functions.create(call.region, name, change)
         if signing is not None:
@@ -175,7 +178,7 @@ class LambdaApi:
         }
 
     async def _update_code(self, call: Call) -> Params:
-        change = wanted(call.params, package_of(call.params))
+        change = wanted(call.params, await self._packages.of(call.region, call.params))
         dry_run = bool(call.params.get("DryRun"))
         signing = self._server.code_signing
         signing.check_unsigned(call.region, signing.of_function(call.region, call.whole()))

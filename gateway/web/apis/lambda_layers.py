@@ -9,7 +9,7 @@ from gateway.control.layers import LayerDraft, parse_version_arn, resolve_layer,
 from gateway.model.errors import ApiError
 from gateway.model.layer import LayerVersion, layer_arn
 from gateway.web.apis.lambda_call import Call, Handlers, Params
-from gateway.web.apis.lambda_requests import package_of
+from gateway.web.apis.lambda_packages import Packages
 from gateway.web.apis.paging import page
 from gateway.web.apis.presigned import layer_url
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 
 class LayerOperations:
-    def __init__(self, server: ControlServer) -> None:
+    def __init__(self, server: ControlServer, packages: Packages) -> None:
         self._server = server
+        self._packages = packages
         self._layers = server.layers
 
     def handlers(self) -> Handlers:
@@ -40,7 +41,7 @@ class LayerOperations:
         name = asked["LayerName"]
         if ":" in name:
             name = resolve_layer(call.region, name)
-        package = package_of(asked["Content"])
+        package = await self._packages.of(call.region, asked["Content"])
         if package is None:
             raise invalid("Please provide a source for the layer's content.")
         draft = LayerDraft(

@@ -22,12 +22,6 @@ _NOT_YET = {
     "AcceleratorConfig": "accelerators are not implemented",
     "PublishTo": "capacity providers are not implemented",
 }
-_CODE_ELSEWHERE = {
-    "S3Bucket": "code from S3 is not implemented yet: send the package inline as ZipFile",
-    "S3Key": "code from S3 is not implemented yet: send the package inline as ZipFile",
-    "ImageUri": "container images are not implemented yet: send a package as ZipFile",
-    "SourceKMSKeyArn": "customer managed keys are not implemented",
-}
 
 
 def wanted(params: Params, package: bytes | None) -> Wanted:
@@ -57,15 +51,6 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         package=package,
         publish=bool(params.get("Publish")),
     )
-
-
-def package_of(code: Params) -> bytes | None:
-    """The inline package. Raises ApiError for code that lies elsewhere."""
-    for member, why in _CODE_ELSEWHERE.items():
-        if code.get(member):
-            raise not_implemented(member, why)
-    package = code.get("ZipFile")
-    return package if isinstance(package, bytes) and package else None
 
 
 def not_implemented(member: str, why: str) -> ApiError:
