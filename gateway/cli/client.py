@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from gateway.cli.credentials import Credentials
 from gateway.cli.errors import ApiFailure, CommandError, Unreachable
@@ -99,6 +100,15 @@ class Client:
         body = json.dumps(document).encode()
         return self.request("POST", "/", body, service="logs", headers=headers).document()
 
+    def iam(self, action: str, **params: str) -> Element:
+        """An operation of IAM: its result. Names in it have no namespace."""
+        form = urlencode({"Action": action, "Version": "2010-05-08", **params}).encode()
+        headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+        answer = self.request("POST", "/", form, service="iam", headers=headers)
+        found = _xml(answer.body)
+        result = found.find(f"{action}Result") if found is not None else None
+        return result if result is not None else Element("nothing")
+
     # ---- functions ---------------------------------------------------------------------------------------------
 
     def function(self, name: str) -> dict[str, Any] | None:
@@ -186,6 +196,22 @@ def _failure(answer: Answer) -> ApiFailure:
         document = None
     if not isinstance(document, dict):
         document = {}
+    if answer.headers.get("content-type", "").startswith("text/xml"):
+        found = _xml(answer.body)
+        error = found.find("Error") if found is not None else None
+        if error is not None:
+            return ApiFailure(answer.status, error.findtext("Code", ""), error.findtext("Message", ""))
     code = answer.headers.get("x-amzn-errortype") or str(document.get("__type") or "")
     message = document.get("message") or document.get("Message") or f"HTTP status {answer.status}"
     return ApiFailure(answer.status, code.partition(":")[0], str(message))
+
+
+def _xml(body: bytes) -> Element | None:
+    """Of our own server, without namespaces; None if it is no XML."""
+    try:
+        found = fromstring(body)
+    except ParseError:
+        return None
+    for element in found.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return found

@@ -71,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_usage(commands)
     _add_delete(commands)
     _add_kill(commands)
+    _add_keys(commands)
     _add_doctor(commands)
     _add_runtimes(commands)
     _add_systemd_unit(commands)
@@ -296,6 +297,27 @@ def _add_kill(commands: Commands) -> None:
         "Their callers get an error of type Sandbox.Killed. The next call starts a new worker.",
     )  # fmt: skip
     parser.add_argument("names", metavar="NAME", nargs="+", help="name or ARN")
+
+
+def _add_keys(commands: Commands) -> None:
+    keys = commands.add_parser("keys", help="access keys of users: create, list, revoke")
+    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = _command(
+        actions, "create", "keys:create", "make an access key, and its user if there is none",
+        "Prints the key, its secret and its token for gRPC as export lines; nobody can ask for them again.\n"
+        "A user may do nothing but what his policies allow.",
+    )  # fmt: skip
+    parser.add_argument("user", metavar="USER")
+    parser.add_argument("--policy", metavar="NAME|ARN|@FILE",
+        help="what he may do: AWSLambda_FullAccess or another policy of AWS, a managed policy's ARN, or a document")  # fmt: skip
+    _add_json(parser)
+    _add_json(_command(actions, "list", "keys:list_keys", "list the access keys of users"))
+    parser = _command(
+        actions, "revoke", "keys:revoke", "delete access keys",
+        "No front door accepts them, nor what was made with them, when this returns.",
+    )  # fmt: skip
+    parser.add_argument("keys", metavar="KEY", nargs="+", help="id of an access key")
+    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
 
 def _add_doctor(commands: Commands) -> None:

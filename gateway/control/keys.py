@@ -19,6 +19,8 @@ from typing import Any
 from gateway.storage.code import replace_durably
 from gateway.storage.metadata import AccessKey, MetadataStore
 
+_SEAL = "session_seal"
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -48,6 +50,15 @@ def ensure_credentials(store: MetadataStore, path: Path, region: str) -> Credent
     if wanted != document:
         replace_durably(path, _encoded(wanted))
     return Credentials(tuple(store.access_keys()), tuple(store.tokens()))
+
+
+def session_seal(store: MetadataStore) -> bytes:
+    """What temporary credentials are proved with; made when it is not there. Blocks. Raises StorageError."""
+    seal = store.get_setting(_SEAL)
+    if seal is None:
+        seal = secrets.token_hex(32)
+        store.put_setting(_SEAL, seal)
+    return bytes.fromhex(seal)
 
 
 def write_endpoints(path: Path, http: str | None, grpc: str | None) -> None:

@@ -1,5 +1,5 @@
-"""Resource policies: statements about who may call a function, a version or an alias. Kept and shown; only function URLs are judged by them
-(function_urls.py)."""
+"""Resource policies: statements about who may call a function, a version or an alias. Whoever is judged by them
+is judged in gateway.model.authority; here they are kept and shown."""
 
 from __future__ import annotations
 

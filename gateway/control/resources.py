@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from gateway.control.deployment import Deployment
@@ -17,6 +17,9 @@ class Resources:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._owners: dict[tuple[str, str], dict[tuple[str, str], Document]] = {}
+        # Called with every change, after it was made.
+        self.followers: list[Callable[[Change], Awaitable[None]]] = []
+        self.on_function_gone: Callable[[str, str], None] = lambda region, name: None
 
     def load(self, resources: Iterable[Resource]) -> None:
         for resource in resources:
@@ -36,6 +39,10 @@ class Resources:
         """Of resources of this region; ordered."""
         return sorted(owner for (of, owner) in self._owners if of == region and owner.startswith(prefix))
 
+    def owners_with(self, kind: str) -> list[tuple[str, str]]:
+        """Region and owner of what has resources of this kind; ordered."""
+        return sorted(place for place, found in self._owners.items() if any(of == kind for of, _ in found))
+
     async def put(self, identity: ResourceId, document: Document) -> None:
         await self.commit(Change(resources=(Resource(identity, document),)))
 
@@ -53,10 +60,13 @@ class Resources:
             owned.pop((kind, name), None)
             if not owned:
                 self._owners.pop((region, owner), None)
+        for follow in self.followers:
+            await follow(change)
 
     def function_deleted(self, region: str, name: str) -> None:
         """The store has forgotten everything that the function owned."""
         self._owners.pop((region, function_owner(name)), None)
+        self.on_function_gone(region, name)
 
     def _keep(self, resource: Resource) -> None:
         region, owner, kind, name = resource.id

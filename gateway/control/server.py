@@ -29,7 +29,8 @@ from gateway.control.function_locks import FunctionLocks
 from gateway.control.function_options import FunctionOptions
 from gateway.control.function_urls import FunctionUrls
 from gateway.control.functions import Functions
-from gateway.control.keys import Credentials, ensure_credentials, write_endpoints
+from gateway.control.identities import Identities
+from gateway.control.keys import Credentials, ensure_credentials, session_seal, write_endpoints
 from gateway.control.layers import Layers, packages_of
 from gateway.control.policies import Policies
 from gateway.control.registry import Registry
@@ -111,6 +112,7 @@ class ControlServer:
         )  # fmt: skip
         self.usage = UsageStore(settings.usage_database)
         self.metrics = Metrics(self._own_metrics)
+        seal = await asyncio.to_thread(session_seal, self._store)
         self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s)
         self._doors = Doors(settings.control_socket, self, settings.door_ack_timeout_s)
         self._deployment = Deployment(
@@ -118,6 +120,10 @@ class ControlServer:
         )
         locks = FunctionLocks()
         self.resources = Resources(self._deployment)
+        self.identities = Identities(self.resources, self._deployment.tell, seal)
+        self.identities.authority.set_roots({key.key_id: key.secret for key in self.credentials.keys})
+        self.resources.followers.append(self.identities.followed)
+        self.resources.on_function_gone = self.identities.authority.function_gone
         self.layers = Layers(self.resources, self._keeper, locks)
         self.concurrency = Concurrency(
             self.registry, self.resources, self._deployment, locks, settings.concurrency
@@ -154,6 +160,7 @@ class ControlServer:
         functions = self._store.functions()
         resources = self._store.resources()
         self.resources.load(resources)
+        self.identities.load()
         missing = await self._keeper.start(packages_of(resources), functions)
         await self._deployment.start(self.link, functions, missing, resources)
         await self.concurrency.start()
@@ -201,6 +208,7 @@ class ControlServer:
             "event_configs": self.event_configs.messages(),
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),
+            "identity": self.identities.state(),
         }
 
     async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:

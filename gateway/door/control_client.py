@@ -72,8 +72,12 @@ class DirectorySink:
         """How a function's asynchronous events are treated, by qualifier. Only who runs such events need know."""
 
     def set_keys(self, keys: dict[str, str]) -> None:
-        """All access keys: id -> secret."""
+        """The access keys that may do everything: id -> secret."""
         raise NotImplementedError
+
+    def identity_changed(self, notice: dict[str, Any]) -> None:
+        """Users, roles, what they may do, and who may call a function (gateway.door.identity_notices). Only who lets requests in
+        need know."""
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         """SHA-256 (hex) of every bearer token."""
@@ -139,9 +143,12 @@ class ControlClient:
         headers: dict[str, str],
         request_id: str,
         body: bytes,
+        caller: dict[str, Any],
         on_answer: Callable[[int, dict[str, str], bytes], None],
     ) -> None:
-        """An HTTP API operation; the answer is status, headers, body.  Control away: a 503 in AWS's form."""
+        """An HTTP API operation; the answer is status, headers, body.  Control away: a 503 in AWS's form.
+
+        ``caller``: {"root": True}, or "key" and "token" of verified credentials, and "source_ip"."""
 
         def answered(header: dict[str, Any], answer: bytes) -> None:
             if "status" in header:
@@ -161,13 +168,14 @@ class ControlClient:
                 "query": query,
                 "headers": headers,
                 "request_id": request_id,
+                "caller": caller,
             },
             body,
             answered,
         )
 
-    async def isolation(self) -> dict[str, Any]:
-        """What this host enforces (sandbox.isolation).  Raises ApiError."""
+    async def isolation(self, caller: dict[str, Any]) -> dict[str, Any]:
+        """What this host enforces (sandbox.isolation), for a ``caller`` as for `api`.  Raises ApiError."""
         done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
 
         def answered(status: int, headers: dict[str, str], body: bytes) -> None:
@@ -175,11 +183,23 @@ class ControlClient:
                 return
             if status == 200:
                 done.set_result(json.loads(body))
+            elif status == 403:
+                message = str(json.loads(body).get("Message") or "")
+                done.set_exception(ApiError("AccessDeniedException", message))
             else:
                 done.set_exception(service_unavailable(UNREACHABLE))
 
         self.api(
-            "forklight", "", "GET", "/forklight/v1/isolation", "", {}, new_request_id()[0], b"", answered
+            "forklight",
+            "",
+            "GET",
+            "/forklight/v1/isolation",
+            "",
+            {},
+            new_request_id()[0],
+            b"",
+            caller,
+            answered,
         )
         return await done
 
@@ -190,15 +210,18 @@ class ControlClient:
         params: dict[str, Any],
         body: bytes = b"",
         zip_in_body: bool = False,
+        caller: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """One API operation by name, with AWS member names.  Raises ApiError."""
+        """One API operation by name, with AWS member names; ``caller`` as for `api`, nobody unless said.  Raises ApiError."""
         done: asyncio.Future[dict[str, Any]] = self._loop.create_future()
 
         def answered(header: dict[str, Any], answer: bytes) -> None:
             if not done.done():
                 done.set_result(header)
 
-        header: dict[str, Any] = {"op": "call", "region": region, "operation": operation, "params": params}
+        header: dict[str, Any] = {
+            "op": "call", "region": region, "operation": operation, "params": params, "caller": caller or {},
+        }  # fmt: skip
         if zip_in_body:
             header["zip_in_body"] = True
         self._ask(header, body, answered)
@@ -307,6 +330,10 @@ class ControlClient:
             sink.put_url(UrlView.from_json(header["item"]))
         elif op == "url_deleted":
             sink.remove_url(header["url_id"])
+        elif op == "identity":
+            sink.identity_changed(header)
+        if "identity" in header:
+            sink.identity_changed(header["identity"])
         for item in header.get("event_configs", ()):
             sink.set_event_configs(item["region"], item["name"], item["configs"])
         if "keys" in header:

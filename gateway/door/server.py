@@ -19,9 +19,11 @@ from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.event_line import EventLine
+from gateway.door.identity_notices import apply
 from gateway.door.polling import until
 from gateway.door.usage import pass_usage_on
 from gateway.listening import tls_context
+from gateway.model.authority import Authority
 from gateway.model.function_url import UrlView
 from gateway.model.invocation import FunctionView
 from gateway.resting_heap import RestingHeap
@@ -62,7 +64,9 @@ class DoorServer(DirectorySink):
         self._grpc_address = grpc
         self._tls = tls
         self._index = index
-        self._tokens: frozenset[str] = frozenset()
+        self.authority = Authority()
+        self._tokens: frozenset[str] = frozenset()  # the server's own
+        self._bearers: frozenset[str] = frozenset()  # and those of users
         self._draining = False
         self._drain: asyncio.Task[None] | None = None
         self._grpc: GrpcServer | Http2Server | None = None
@@ -94,7 +98,9 @@ class DoorServer(DirectorySink):
             secure=self._tls is not None,
             ready=self._why_not_ready,
             teacher=FastTeacher(self.dispatcher),
+            authority=self.authority,
         )
+        self.authority.on_change = self._access_changed
         if self._settings.auth != "required":
             self.dispatcher.fast.set_open_region(self._settings.region)
         http_places, self._grpc_places = places(self._settings)
@@ -165,6 +171,7 @@ class DoorServer(DirectorySink):
     def remove(self, region: str, name: str) -> None:
         self.directory.remove(region, name)
         self.router.urls.table.function_deleted(region, name)
+        self.authority.function_gone(region, name)
         self.dispatcher.metrics.forget(region, name)
 
     def remove_version(self, region: str, name: str, version: str) -> None:
@@ -191,9 +198,20 @@ class DoorServer(DirectorySink):
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         self._tokens = tokens
+        self._tokens_changed()
+        self.router.set_tokens(tokens)
+
+    def identity_changed(self, notice: dict[str, Any]) -> None:
+        apply(notice, self.authority)
+
+    def _access_changed(self) -> None:
+        self.router.access_changed()
+        self._tokens_changed()
+
+    def _tokens_changed(self) -> None:
+        self._bearers = self._tokens | self.authority.bearers()
         if self._grpc is not None:
             self._grpc.tokens_changed()
-        self.router.set_tokens(tokens)
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
@@ -202,7 +220,8 @@ class DoorServer(DirectorySink):
             common: dict[str, Any] = {
                 "address": self._grpc_address,
                 "region": self._settings.region,
-                "tokens": (lambda: self._tokens) if self._settings.auth == "required" else None,
+                "tokens": (lambda: self._bearers) if self._settings.auth == "required" else None,
+                "authority": self.authority if self._settings.auth == "required" else None,
                 "tls": self._tls,
                 "max_connections": self._grpc_places,
                 "per_peer": min(self._grpc_places, self._settings.connections_per_peer),

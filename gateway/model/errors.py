@@ -62,6 +62,7 @@ ERROR_FORMS: dict[str, ErrorForm] = {
     "IncompleteSignatureException": ErrorForm(403, None, _LOWER),
     "InvalidSignatureException": ErrorForm(403, None, _LOWER),
     "UnrecognizedClientException": ErrorForm(403, None, _LOWER),
+    "ExpiredTokenException": ErrorForm(403, None, _LOWER),
     "AccessDeniedException": ErrorForm(403, None, _CAPITAL),
     "UnknownOperationException": ErrorForm(404, None, _CAPITAL),
     "MethodNotAllowedException": ErrorForm(405, None, _LOWER),

@@ -18,6 +18,7 @@ from gateway.model.event import Event, check_event
 from gateway.model.invocation import FunctionView, check_tenant
 from gateway.model.request_id import new_request_id
 from gateway.rpc import invocations_pb2 as pb
+from gateway.rpc.callers import Callers
 from gateway.rpc.idempotency import MAX_KEY
 from gateway.rpc.invoke_service import MAX_TENANT_ID, SERVICE
 from gateway.rpc.statuses import refuse, refuse_argument
@@ -50,7 +51,10 @@ class Events(Protocol):
 class EventService:
     """``region`` is that of names which are not ARNs."""
 
-    def __init__(self, directory: Directory, events: Events, region: str) -> None:
+    def __init__(
+        self, directory: Directory, events: Events, region: str, callers: Callers | None = None
+    ) -> None:
+        self._callers = callers or Callers(None)
         self._directory = directory
         self._events = events
         self._region = region
@@ -69,7 +73,7 @@ class EventService:
         except DecodeError:
             await refuse_argument(context, "The message is not an InvokeAsyncRequest.")
         try:
-            event = self._event(request)
+            event = self._event(request, context)
         except ApiError as error:
             await refuse(context, error)
         done: asyncio.Future[ApiError | str] = asyncio.get_running_loop().create_future()
@@ -96,14 +100,18 @@ class EventService:
             found = await self._events.status(request_id)
             if found is None:
                 raise ApiError("ResourceNotFoundException", f"Invocation not found: {request_id}")
+            function = parse_function_name(str(found[0]["function"]))
+            region = function.region or self._region
+            self._callers.check_invoke(context, region, function.name, function.qualifier)
         except ApiError as error:
             await refuse(context, error)
         return _invocation(request_id, *found).SerializeToString()
 
-    def _event(self, request: pb.InvokeAsyncRequest) -> Event:
+    def _event(self, request: pb.InvokeAsyncRequest, context: ServicerContext) -> Event:
         """Raises ApiError."""
         region = parse_function_name(request.function).region or self._region
         name, qualifier = resolve_reference(region, request.function, request.qualifier or None)
+        self._callers.check_invoke(context, region, name, qualifier)
         view = self._directory.resolve(region, name, qualifier)
         if len(request.idempotency_key) > MAX_KEY:
             raise _invalid(f"idempotency_key must have at most {MAX_KEY} characters")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ from grpc.aio import ServicerContext
 from gateway.model.arn import parse_function_name
 from gateway.model.errors import ApiError
 from gateway.rpc import functions_pb2 as pb
+from gateway.rpc.callers import Callers, message_of
 from gateway.rpc.host_service import Reports
 from gateway.rpc.statuses import refuse, refuse_argument
 
@@ -35,9 +37,15 @@ class ControlCalls(Reports, Protocol):
     """Operations of the Lambda API by name, answered by the control process."""
 
     async def call(
-        self, region: str, operation: str, params: Params, body: bytes = b"", zip_in_body: bool = False
+        self,
+        region: str,
+        operation: str,
+        params: Params,
+        body: bytes = b"",
+        zip_in_body: bool = False,
+        caller: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The operation's output.  Members are AWS's; ``zip_in_body``: ``body`` is (Code.)ZipFile.
+        """The operation's output.  Members are AWS's; ``zip_in_body``: ``body`` is (Code.)ZipFile; ``caller``: who asks.
 
         Raises ApiError: what the operation answered, or 503 when the control process is away.
         """
@@ -47,18 +55,21 @@ class ControlCalls(Reports, Protocol):
 class FunctionService:
     """Create, Update, Get, List and Delete.  ``region`` is that of names which are not ARNs."""
 
-    def __init__(self, control: ControlCalls, region: str) -> None:
+    def __init__(self, control: ControlCalls, region: str, callers: Callers | None = None) -> None:
         self._control = control
         self._region = region
+        self._callers = callers or Callers(None)
+        # Of the call under way: each has a task of its own.
+        self._caller: ContextVar[dict[str, Any]] = ContextVar("caller")
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Method handlers by full method name, with bytes for messages."""
         return {
-            f"/{SERVICE}/Create": _unary(pb.CreateFunctionRequest, self._create),
-            f"/{SERVICE}/Update": _unary(pb.UpdateFunctionRequest, self._update),
-            f"/{SERVICE}/Get": _unary(pb.GetFunctionRequest, self._get),
-            f"/{SERVICE}/List": _unary(pb.ListFunctionsRequest, self._list),
-            f"/{SERVICE}/Delete": _unary(pb.DeleteFunctionRequest, self._delete),
+            f"/{SERVICE}/Create": self._unary(pb.CreateFunctionRequest, self._create),
+            f"/{SERVICE}/Update": self._unary(pb.UpdateFunctionRequest, self._update),
+            f"/{SERVICE}/Get": self._unary(pb.GetFunctionRequest, self._get),
+            f"/{SERVICE}/List": self._unary(pb.ListFunctionsRequest, self._list),
+            f"/{SERVICE}/Delete": self._unary(pb.DeleteFunctionRequest, self._delete),
         }
 
     async def _create(self, request: pb.CreateFunctionRequest) -> pb.Function:
@@ -76,13 +87,13 @@ class FunctionService:
         if tags:
             params["Tags"] = tags
         region = self._region_of(request.function_name)
-        await self._control.call(region, "CreateFunction", params, request.zip_file, True)
+        await self._call(region, "CreateFunction", params, request.zip_file, True)
         return _function(await self._settled(region, request.function_name))
 
     async def _update(self, request: pb.UpdateFunctionRequest) -> pb.Function:
         """Settings first, then configuration, then code: up to three operations, each when the one before is through."""
         region, name = self._region_of(request.function_name), request.function_name
-        result = (await self._control.call(region, "GetFunction", {"FunctionName": name}))["Configuration"]
+        result = (await self._call(region, "GetFunction", {"FunctionName": name}))["Configuration"]
         guard = {"RevisionId": request.revision_id} if request.revision_id else {}
         if guard and result.get("RevisionId") != request.revision_id:
             raise ApiError("PreconditionFailedException", WRONG_REVISION)
@@ -93,24 +104,24 @@ class FunctionService:
                 configuration[member.capitalize()] = getattr(request, member)
         if tags:
             resource = {"Resource": result["FunctionArn"], "Tags": tags}
-            await self._control.call(region, "TagResource", resource)
+            await self._call(region, "TagResource", resource)
             result = await self._settled(region, name)
             guard = {}  # the revision has moved, by us
         if configuration:
             params = {"FunctionName": name, **configuration, **guard}
-            await self._control.call(region, "UpdateFunctionConfiguration", params)
+            await self._call(region, "UpdateFunctionConfiguration", params)
             result = await self._settled(region, name)
             guard = {}
         if request.HasField("zip_file"):
             params = {"FunctionName": name, **guard}
-            await self._control.call(region, "UpdateFunctionCode", params, request.zip_file, True)
+            await self._call(region, "UpdateFunctionCode", params, request.zip_file, True)
             result = await self._settled(region, name)
         return _function(result)
 
     async def _settled(self, region: str, name: str) -> dict[str, Any]:
         """The function's configuration once no change is under way; the caller's deadline is the only limit."""
         while True:
-            found = await self._control.call(region, "GetFunction", {"FunctionName": name})
+            found = await self._call(region, "GetFunction", {"FunctionName": name})
             configuration: dict[str, Any] = found["Configuration"]
             if (
                 configuration.get("State") != "Pending"
@@ -121,7 +132,7 @@ class FunctionService:
 
     async def _get(self, request: pb.GetFunctionRequest) -> pb.Function:
         params = _named(request)
-        result = await self._control.call(self._region_of(request.function_name), "GetFunction", params)
+        result = await self._call(self._region_of(request.function_name), "GetFunction", params)
         return _function(result["Configuration"])
 
     async def _list(self, request: pb.ListFunctionsRequest) -> pb.ListFunctionsResponse:
@@ -130,7 +141,7 @@ class FunctionService:
         params: Params = {"MaxItems": request.max_items or MAX_PAGE}
         if request.marker:
             params["Marker"] = request.marker
-        result = await self._control.call(self._region, "ListFunctions", params)
+        result = await self._call(self._region, "ListFunctions", params)
         return pb.ListFunctionsResponse(
             functions=[_function(configuration) for configuration in result.get("Functions") or ()],
             next_marker=result.get("NextMarker") or "",
@@ -138,27 +149,37 @@ class FunctionService:
 
     async def _delete(self, request: pb.DeleteFunctionRequest) -> pb.DeleteFunctionResponse:
         params = _named(request)
-        await self._control.call(self._region_of(request.function_name), "DeleteFunction", params)
+        await self._call(self._region_of(request.function_name), "DeleteFunction", params)
         return pb.DeleteFunctionResponse()
+
+    async def _call(
+        self, region: str, operation: str, params: Params, body: bytes = b"", zip_in_body: bool = False
+    ) -> dict[str, Any]:
+        """On behalf of who called. Raises ApiError."""
+        caller = self._caller.get()
+        return await self._control.call(region, operation, params, body, zip_in_body, caller)
+
+    def _unary(
+        self, request_type: type[M], method: Callable[[M], Awaitable[Message]]
+    ) -> grpc.RpcMethodHandler:
+        async def handle(message: bytes, context: ServicerContext) -> bytes:
+            try:
+                request = request_type.FromString(message)
+            except DecodeError:
+                await refuse_argument(context, f"The message is not a {request_type.DESCRIPTOR.name}.")
+            try:
+                who = self._callers.who(context)
+                self._caller.set(message_of(who))
+                response = await method(request)
+            except ApiError as error:
+                await _refuse(context, error)
+            return response.SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(handle)
 
     def _region_of(self, function_name: str) -> str:
         """The region of an ARN, else ours.  Raises ApiError for a malformed name."""
         return parse_function_name(function_name).region or self._region
-
-
-def _unary(request_type: type[M], method: Callable[[M], Awaitable[Message]]) -> grpc.RpcMethodHandler:
-    async def handle(message: bytes, context: ServicerContext) -> bytes:
-        try:
-            request = request_type.FromString(message)
-        except DecodeError:
-            await refuse_argument(context, f"The message is not a {request_type.DESCRIPTOR.name}.")
-        try:
-            response = await method(request)
-        except ApiError as error:
-            await _refuse(context, error)
-        return response.SerializeToString()
-
-    return grpc.unary_unary_rpc_method_handler(handle)
 
 
 async def _refuse(context: ServicerContext, error: ApiError) -> NoReturn:

@@ -10,20 +10,22 @@ from grpc.aio import ServicerContext
 
 from gateway.model.errors import ApiError
 from gateway.rpc import host_pb2 as pb
+from gateway.rpc.callers import Callers, message_of
 from gateway.rpc.statuses import refuse, refuse_argument
 
 SERVICE = "forklight.v1.Host"
 
 
 class Reports(Protocol):
-    async def isolation(self) -> dict[str, Any]:
-        """The isolation report (sandbox.isolation).  Raises ApiError: 503 when the control process is away."""
+    async def isolation(self, caller: dict[str, Any]) -> dict[str, Any]:
+        """The isolation report (sandbox.isolation), for ``caller``.  Raises ApiError: 503 when the control process is away."""
         ...
 
 
 class HostService:
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: Reports, callers: Callers | None = None) -> None:
         self._reports = reports
+        self._callers = callers or Callers(None)
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Method handlers by full method name, with bytes for messages."""
@@ -36,7 +38,7 @@ class HostService:
         except DecodeError:
             await refuse_argument(context, "The message is not a GetIsolationRequest.")
         try:
-            report = await self._reports.isolation()
+            report = await self._reports.isolation(message_of(self._callers.who(context)))
         except ApiError as error:
             await refuse(context, error)
         return report_of(report).SerializeToString()

@@ -36,7 +36,7 @@ class Call:
 
     __slots__ = (
         "_connection", "_deadline", "_details", "_encoding", "_ended", "_head", "_inbox", "_loop", "_method", "_over",
-        "_status", "_task", "_timer", "_trailers", "_waiter", "_writable", "protected", "stream",
+        "_status", "_task", "_timer", "_trailers", "_waiter", "_writable", "bearer_key", "protected", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,7 @@ class Call:
     ) -> None:
         self.stream = stream
         self.protected = protected  # its method needs a token
+        self.bearer_key = ""  # the access key whose token that is; empty: the server's own, or none is needed
         self._connection = connection
         self._loop = loop = connection.server.loop
         self._method = method

@@ -14,6 +14,7 @@ import grpc
 
 from gateway._native import ffi, lib
 from gateway.admission import Ticket
+from gateway.model.bearer import key_of
 from gateway.model.invocation import Invocation
 from gateway.rpc.fast_invoke import AdoptedCall
 from gateway.rpc.http2_call import Call
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
         self.server = server
         self._ticket = ticket
         self.peer = ""
-        self.peer_address: Any = None
+        self.peer_address: Any = None  # as the transport says it
         self.calls: dict[int, StreamCall] = {}  # by stream; those that are not answered yet
         self._h2: Any = None  # None: not connected (any more)
         self._handle = 0
@@ -345,7 +346,8 @@ class Connection(asyncio.Protocol):
             self.finish(stream, _Status.UNIMPLEMENTED.value[0], b"grpc-message\0There is no such method.\0")
             return None
         method, protected = found
-        if protected and not self._may_call(event, services.tokens):
+        key = self._bearer_key(event, services.tokens) if protected else ""
+        if key is None:
             self.finish(stream, _Status.UNAUTHENTICATED.value[0], services.refusal)
             return None
         if len(server.calls) >= server.max_calls:
@@ -363,6 +365,7 @@ class Connection(asyncio.Protocol):
             ffi.unpack(event.head, event.head_size),
             event.encoding,
         )
+        call.bearer_key = key
         server.calls.add(call)
         if not event.news & _ENDED:
             lib.fl_h2_accept(self._h2, stream)
@@ -386,16 +389,19 @@ class Connection(asyncio.Protocol):
         if unread and self.server.web is not None:
             self.server.web.wrote(self, min(answered, unread))
 
-    def _may_call(self, event: Any, tokens: BearerTokens | None) -> bool:
+    def _bearer_key(self, event: Any, tokens: BearerTokens | None) -> str | None:
+        """The access key whose token a call bears, empty for the server's own; None: it bears none that is ours."""
         if tokens is None:
-            return True
+            return ""
         if event.authorizations != 1:
-            return False
+            return None
         header = ffi.unpack(event.authorization, event.authorization_size)
         if not tokens.accept((("authorization", header.decode("utf-8", "surrogateescape")),)):
-            return False
-        self.server.fast.learn_token(header)
-        return True
+            return None
+        key = key_of(header.partition(b" ")[2].decode("latin-1"))
+        if not key:  # what a user may do is looked at at every call
+            self.server.fast.learn_token(header)
+        return key
 
     def _rest(self) -> bytes:
         size = ffi.new("size_t *")

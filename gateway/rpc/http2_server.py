@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from gateway.addresses import Address
 from gateway.admission import Admission
 from gateway.listening import HANDSHAKE_S, Listener, bind_shared, tls_context
+from gateway.model.authority import Authority
 from gateway.rpc import limits
 from gateway.rpc.event_service import Events
 from gateway.rpc.fast_invoke import FastDispatcher
@@ -28,6 +29,7 @@ class Http2Server(Http2Engine):
     hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
     is needed.
     ``tls``: certificate chain and private key, the bytes of PEM files. ``engine_limits``: in place of some of ENGINE_LIMITS.
+    ``authority``: whose the tokens are and what they may do; None: whoever has one may do everything.
     ``per_peer``: of ``max_connections``, those of one address; 0: all.
     ``fast``: the dispatcher again, if it has a fast path for plain invocations.
     """
@@ -43,6 +45,7 @@ class Http2Server(Http2Engine):
         address: str,
         region: str,
         tokens: Callable[[], Collection[str]] | None,
+        authority: Authority | None = None,
         tls: tuple[bytes, bytes] | None = None,
         max_calls: int = limits.MAX_CALLS,
         max_connections: int = limits.MAX_CONNECTIONS,
@@ -50,7 +53,9 @@ class Http2Server(Http2Engine):
         engine_limits: dict[str, int] | None = None,
         fast: FastDispatcher | None = None,
     ) -> None:
-        services = Services(dispatcher, control, events, region=region, tokens=tokens, fast=fast)
+        services = Services(
+            dispatcher, control, events, region=region, tokens=tokens, authority=authority, fast=fast
+        )
         super().__init__(services, places=max_connections, max_calls=max_calls, engine_limits=engine_limits)
         self._address = address
         self._tls = tls

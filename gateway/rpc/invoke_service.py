@@ -29,6 +29,7 @@ from gateway.model.invocation import (
 )
 from gateway.model.request_id import new_request_id
 from gateway.rpc.answer_stream import AnswerStream
+from gateway.rpc.callers import Callers
 from gateway.rpc.idempotency import MAX_KEY, OnceOnly
 from gateway.rpc.invocations_pb2 import (
     Death,
@@ -94,8 +95,15 @@ class InvokeService:
     ``region`` is that of names which are not ARNs.  ``learn`` hears of invocations that went well and asked for nothing special.
     """
 
-    def __init__(self, dispatcher: Dispatcher, region: str, learn: Learn = lambda *_: None) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        region: str,
+        learn: Learn = lambda *_: None,
+        callers: Callers | None = None,
+    ) -> None:
         self._dispatcher = dispatcher
+        self._callers = callers or Callers(None)
         self._learn = learn
         self._region = region
         self._once_only = OnceOnly(dispatcher.invoke, dispatcher.cancel)
@@ -195,14 +203,16 @@ class InvokeService:
         except DecodeError:
             await refuse_argument(context, "The message is not an InvokeRequest.")
         try:
-            qualifier, invocation = self.prepare(request, context.time_remaining())
+            qualifier, invocation = self.prepare(request, context)
         except ApiError as error:
             await refuse(context, error)
         return request, qualifier, invocation
 
-    def prepare(self, request: InvokeRequest, deadline_s: float | None) -> tuple[str | None, Invocation]:
+    def prepare(self, request: InvokeRequest, context: ServicerContext) -> tuple[str | None, Invocation]:
         """The qualifier of a request and the run that it asks for, whose `on_done` is to be set.  Raises ApiError."""
-        view, qualifier = self._resolve(request.function, request.qualifier)
+        names = self._names_of(request.function, request.qualifier)
+        self._callers.check_invoke(context, *names)
+        view, qualifier = self._dispatcher.directory.resolve(*names), names[2]
         _check(request)
         check_tenant(view, request.tenant_id)
         request_id, nonce = new_request_id()
@@ -219,12 +229,12 @@ class InvokeService:
             # A repetition may want the log that the first call did not ask for.
             want_log_tail=request.log_tail or once_key != "",
             # A run that several calls wait for has no one call's deadline; each of them is cancelled at its own.
-            deadline_s=None if once_key else deadline_s,
+            deadline_s=None if once_key else context.time_remaining(),
         )
         return qualifier, invocation
 
-    def _resolve(self, function: str, qualifier: str) -> tuple[FunctionView, str | None]:
-        """Raises ApiError."""
+    def _names_of(self, function: str, qualifier: str) -> tuple[str, str, str | None]:
+        """Region, name and qualifier. Raises ApiError."""
         names = self._names.get((function, qualifier))
         if names is None:
             region = parse_function_name(function).region or self._region
@@ -232,7 +242,7 @@ class InvokeService:
             if len(self._names) >= MAX_NAMES:
                 self._names.clear()
             self._names[function, qualifier] = names
-        return self._dispatcher.directory.resolve(*names), names[2]
+        return names
 
 
 def _nobody(result: Result) -> None:

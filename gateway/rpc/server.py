@@ -15,7 +15,9 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from gateway.model.authority import Authority
 from gateway.rpc import limits
+from gateway.rpc.callers import Callers
 from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.function_service import ControlCalls, FunctionService
 from gateway.rpc.host_service import HostService
@@ -45,6 +47,7 @@ class GrpcServer:
     ``address``: "host:port"; port 0 takes a free one, "[v6]:port" works. ``tokens``: SHA-256 digests (lower-case
     hexadecimal) of the bearer tokens that are valid now, asked at every call (a changed collection is a new object); None: no token
     is needed.
+    ``authority``: whose those are and what they may do; None: whoever has one may do everything.
     ``tls``: certificate chain and private key, the bytes of PEM files.
     """
 
@@ -57,6 +60,7 @@ class GrpcServer:
         address: str,
         region: str,
         tokens: Callable[[], Collection[str]] | None,
+        authority: Authority | None = None,
         tls: tuple[bytes, bytes] | None = None,
         max_connections: int = limits.MAX_CONNECTIONS,
         per_peer: int = 0,
@@ -65,11 +69,12 @@ class GrpcServer:
         self._options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", max_connections))
         self._address = address
         self._tls = tls
-        invokes = InvokeService(dispatcher, region)
+        callers = Callers(authority)
+        invokes = InvokeService(dispatcher, region, callers=callers)
         methods = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
-        methods |= FunctionService(control, region).handlers()
-        methods |= EventService(dispatcher.directory, events, region).handlers()
-        methods |= HostService(control).handlers()
+        methods |= FunctionService(control, region, callers).handlers()
+        methods |= EventService(dispatcher.directory, events, region, callers).handlers()
+        methods |= HostService(control, callers).handlers()
         self._methods = _Methods(methods, BearerTokens(tokens) if tokens is not None else None)
         self._health = health_aio.HealthServicer()
         self._server: grpc.aio.Server | None = None

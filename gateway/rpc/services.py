@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 import grpc
 from grpc_health.v1.health import aio as health_aio
 
+from gateway.model.authority import Authority
+from gateway.rpc.callers import Callers
 from gateway.rpc.event_service import Events, EventService
 from gateway.rpc.fast_invoke import FastDispatcher, FastInvokes
 from gateway.rpc.function_service import ControlCalls, FunctionService
@@ -22,7 +24,7 @@ from gateway.rpc.tokens import REFUSAL, REFUSAL_METADATA, BearerTokens
 
 
 class Services:
-    """``tokens``, ``fast``: see `Http2Server`."""
+    """``tokens``, ``authority``, ``fast``: see `Http2Server`."""
 
     def __init__(
         self,
@@ -32,15 +34,17 @@ class Services:
         *,
         region: str,
         tokens: Callable[[], Collection[str]] | None,
+        authority: Authority | None = None,
         fast: FastDispatcher | None = None,
     ) -> None:
         self._health = health_aio.HealthServicer()
         self.fast = FastInvokes(fast)
-        invokes = InvokeService(dispatcher, region, self.fast.learn_route)
+        callers = Callers(authority)
+        invokes = InvokeService(dispatcher, region, self.fast.learn_route, callers)
         handlers = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
-        handlers |= FunctionService(control, region).handlers()
-        handlers |= EventService(dispatcher.directory, events, region).handlers()
-        handlers |= HostService(control).handlers()
+        handlers |= FunctionService(control, region, callers).handlers()
+        handlers |= EventService(dispatcher.directory, events, region, callers).handlers()
+        handlers |= HostService(control, callers).handlers()
         # By path: the handler, and whether a token is needed.
         self.methods: dict[bytes, tuple[grpc.RpcMethodHandler, bool]] = {
             **{path.encode(): (handler, True) for path, handler in handlers.items()},

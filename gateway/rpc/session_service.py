@@ -130,7 +130,7 @@ class _Session:
             log_tail=opening.log_tail,
         )
         try:
-            _, invocation = self._invokes.prepare(request, self._context.time_remaining())
+            _, invocation = self._invokes.prepare(request, self._context)
         except ApiError as error:
             self._refuse(event.id, status_of(error), error.message, error.code)
             return

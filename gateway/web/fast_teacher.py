@@ -43,10 +43,15 @@ class FastTeacher:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._fast = dispatcher.fast
+        self._personal = False  # a caller has routes of his own
 
-    def teach(self, request: Request, route: InvokeRoute, region: str, verifier: Verifier | None) -> None:
-        """After a request was let through.  ``verifier``: who knows its key; None where nothing is verified."""
-        name = region.encode() + b"\n" + request.target
+    def teach(
+        self, request: Request, route: InvokeRoute, region: str, verifier: Verifier | None, key: str = ""
+    ) -> None:
+        """After a request was let through.  ``verifier``: who knows its key; None where nothing is verified.  ``key``: the access key of
+        a caller who may do only what he is allowed: he has routes of his own, each of which says that he may."""
+        place = f"{region}\n{key}" if key else region
+        name = place.encode() + b"\n" + request.target
         if not self._fast.knows_route(name):
             self._teach_route(name, route, region)
         authorization = request.headers.get(b"authorization")
@@ -54,11 +59,15 @@ class FastTeacher:
             return
         prefix, mark, _ = authorization.rpartition(b"Signature=")
         if mark and not self._fast.knows_scope(prefix):
-            self._teach_scope(prefix, region, verifier)
+            self._teach_scope(prefix, place, verifier)
+        self._personal = self._personal or bool(key)
 
-    def forget_scopes(self) -> None:
-        """The access keys changed."""
+    def forget_callers(self) -> None:
+        """The access keys changed, or what somebody may do."""
         self._fast.forget_scopes()
+        if self._personal:
+            self._fast.forget_routes()
+            self._personal = False
 
     def _teach_route(self, name: bytes, route: InvokeRoute, region: str) -> None:
         function, qualifier, arn = route.names(region)
@@ -71,13 +80,11 @@ class FastTeacher:
         target = route.target
         self._fast.add_route(name, pool, arn, target.canonical_path, target.canonical_query)
 
-    def _teach_scope(self, prefix: bytes, region: str, verifier: Verifier | None) -> None:
+    def _teach_scope(self, prefix: bytes, place: str, verifier: Verifier | None) -> None:
         if verifier is None:
             if claimed_identity(prefix) is not None:  # else what follows it may name another region
-                self._fast.add_scope(prefix, None, b"", b"00000000", b"", region.encode())
+                self._fast.add_scope(prefix, None, b"", b"00000000", b"", place.encode())
             return
         scope = verifier.scope_of(prefix)
         if scope is not None:
-            self._fast.add_scope(
-                prefix, scope.key, scope.signed, scope.date, scope.scope, scope.identity.region.encode()
-            )
+            self._fast.add_scope(prefix, scope.key, scope.signed, scope.date, scope.scope, place.encode())

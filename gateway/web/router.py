@@ -9,8 +9,9 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
+from gateway.model.authority import Authority, Who
 from gateway.model.errors import ApiError
 from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.request_id import new_request_id
@@ -24,15 +25,19 @@ from gateway.web.url_invoke import FunctionUrls
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
 STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
-SERVICES: Final = frozenset(("lambda", "logs", "forklight"))
+SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts"))
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
 _REMEMBERED: Final = 4096
 log = logging.getLogger("forklight.web")
 
-# service, region, method, path, query, headers, request id, body, on_answer(status, headers, body)
+# service, region, method, path, query, headers, request id, body, caller, on_answer(status, headers, body)
 ControlApi = Callable[
-    [str, str, str, str, str, dict[str, str], str, bytes, Callable[[int, dict[str, str], bytes], None]], None
-]
+    [
+        str, str, str, str, str, dict[str, str], str, bytes, dict[str, Any],
+        Callable[[int, dict[str, str], bytes], None],
+    ],
+    None,
+]  # fmt: skip
 
 
 class Router:
@@ -49,8 +54,11 @@ class Router:
         secure: bool = False,
         ready: Callable[[], str] = lambda: "",
         teacher: FastTeacher | None = None,
+        authority: Authority | None = None,
     ) -> None:
-        self.verifier = Verifier()
+        self.authority = authority or Authority()
+        self.authority.on_change = self.access_changed
+        self.verifier = Verifier(self.authority.session_secret)
         self._dispatcher = dispatcher
         self._control_api = control_api
         self._events = events
@@ -60,15 +68,19 @@ class Router:
         self._tokens: frozenset[str] = frozenset()
         self._routes: dict[bytes, InvokeRoute] = {}
         self.urls = FunctionUrls(
-            dispatcher, events, self.verifier, auth_required=auth_required, secure=secure
+            dispatcher, events, self.verifier, self.authority, auth_required=auth_required, secure=secure
         )
         self._teacher = teacher  # None: there is no fast path
 
     def set_keys(self, keys: dict[str, str]) -> None:
-        """All access keys: id -> secret."""
-        self.verifier.set_keys(keys)
+        """The access keys that may do everything: id -> secret."""
+        self.authority.set_roots(keys)
+
+    def access_changed(self) -> None:
+        """Somebody has other keys, or may do something else."""
+        self.verifier.set_keys(self.authority.secrets())
         if self._teacher is not None:
-            self._teacher.forget_scopes()
+            self._teacher.forget_callers()
 
     def set_tokens(self, tokens: frozenset[str]) -> None:
         """SHA-256 (hex) of the bearer tokens that may read /metrics."""
@@ -91,20 +103,32 @@ class Router:
 
     def _invoke(self, request: Request, route: InvokeRoute, request_id: str, nonce: bytes) -> None:
         """Raises ApiError."""
-        region = self._region
+        region, personal = self._region, ""
         if request.verified_region:
-            region = request.verified_region
+            region, _, personal = request.verified_region.partition("\n")
+            if personal and not self._may_invoke(request, route, region, self.authority.who(personal)):
+                personal = "?"
         elif self._auth_required:
             identity = self.verifier.verify(request.method, route.target, request.headers, request.body)
             if identity.service != "lambda":
                 raise _wrong_service("lambda")
             region = identity.region
+            if identity.access_key not in self.authority.roots:
+                who = self.authority.who(identity.access_key, identity.session_token)
+                stable = self._may_invoke(request, route, region, who)
+                personal = who.key if stable and who.session is None else "?"
         elif b"authorization" in request.headers:
             claimed = self.verifier.identity(request.headers)
             region = claimed.region if claimed is not None else region
         route.call(self._dispatcher, self._events, request, request_id).start(route, region, nonce)
-        if self._teacher is not None and request.target in self._routes:
-            self._teacher.teach(request, route, region, self.verifier if self._auth_required else None)
+        if self._teacher is not None and personal != "?" and request.target in self._routes:
+            verifier = self.verifier if self._auth_required else None
+            self._teacher.teach(request, route, region, verifier, personal)
+
+    def _may_invoke(self, request: Request, route: InvokeRoute, region: str, who: Who) -> bool:
+        """Whether that is so until something changes. Raises ApiError."""
+        name, qualifier, _ = route.names(region)
+        return self.authority.check_invoke(who, region, name, qualifier, lambda: _seen(request))
 
     def resume(self, request: Request, invocation: Invocation) -> None:
         """Answer a request whose invocation the fast path began."""
@@ -146,13 +170,22 @@ class Router:
             self._invoke(request, route, request_id, nonce)
             return
         metrics = target.path == b"/metrics"
+        caller: dict[str, Any] = {"root": True}
         if metrics and self._may_read_metrics(request):
             identity = None
         else:
             identity = self._identify(request, target)
+            if (
+                self._auth_required
+                and identity is not None
+                and identity.access_key not in self.authority.roots
+            ):
+                caller = {
+                    "key": identity.access_key, "token": identity.session_token, "source_ip": request.source_ip
+                }  # fmt: skip
         service = "forklight" if metrics else _service_of(request, target, identity)
         region = identity.region if identity is not None else self._region
-        self._to_control(request, target, service, region, request_id)
+        self._to_control(request, target, service, region, request_id, caller)
 
     def _remember(self, raw: bytes, route: InvokeRoute) -> None:
         if len(raw) <= 1024 and b"X-Amz-" not in raw:  # a presigned target never comes again
@@ -184,7 +217,13 @@ class Router:
         )
 
     def _to_control(
-        self, request: Request, target: Target, service: str, region: str, request_id: str
+        self,
+        request: Request,
+        target: Target,
+        service: str,
+        region: str,
+        request_id: str,
+        caller: dict[str, Any],
     ) -> None:
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
@@ -208,6 +247,7 @@ class Router:
             headers,
             request_id,
             request.body,
+            caller,
             on_answer,
         )
 
@@ -240,6 +280,16 @@ def _service_of_path(request: Request, target: Target) -> str:
     if target.path[1:5].isdigit() and target.path[5:6] == b"-":
         return "lambda"
     return ""
+
+
+def _seen(request: Request) -> dict[str, list[str]]:
+    """What conditions may ask of a request, besides whose it is."""
+    address = request.source_ip
+    agent = request.headers.get(b"user-agent")
+    found = {"aws:sourceip": [address]} if address else {}
+    if agent is not None:
+        found["aws:useragent"] = [agent.decode("latin-1")]
+    return found
 
 
 def _wrong_service(service: str) -> ApiError:

@@ -15,6 +15,7 @@ import hmac
 import re
 import time
 from calendar import timegm
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -27,6 +28,8 @@ MAX_EXPIRES_S = 604800
 _REMEMBERED = 4096  # entries of each memory; a client cannot make it grow beyond
 _DATE = re.compile(rb"\d{8}T\d{6}Z")
 _CREDENTIAL = re.compile(rb"Credential=([^/,\s]+)/\d{8}/([a-z0-9-]{1,32})/([a-z0-9-]{1,32})/aws4_request")
+_PRESIGNED_KEY = re.compile(rb"[?&]X-Amz-Credential=([^/%&]+)(?:%2[Ff]|/)")
+_PRESIGNED_TOKEN = re.compile(rb"[?&]X-Amz-Security-Token=([^&]+)")
 _REGION = re.compile(r"[a-z0-9-]{1,32}")
 _sha256 = hashlib.sha256
 _digest = hmac.digest
@@ -40,6 +43,7 @@ class Identity:
     access_key: str
     region: str
     service: str
+    session_token: str = ""  # of temporary credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +124,14 @@ def canonical_query(query: bytes, without: bytes = b"") -> bytes:
 
 
 class Verifier:
-    """Knows the access keys; ``verify`` raises ApiError in AWS's words."""
+    """Knows the access keys; ``verify`` raises ApiError in AWS's words.
 
-    def __init__(self) -> None:
+    ``sessions(key id, session token)``: the secret of temporary credentials, None for those that are not ours; raises ApiError. What is
+    made with them is remembered by nobody: they expire.
+    """
+
+    def __init__(self, sessions: Callable[[str, str], str | None] = lambda key, token: None) -> None:
+        self._sessions = sessions
         self._secrets: dict[str, str] = {}
         self._scopes: dict[bytes, Scope] = {}
         self._last_date = b""
@@ -176,13 +185,22 @@ class Verifier:
         """Whether a request names one of our access keys: looked at before its body is taken in.  It proves nothing."""
         authorization = headers.get(b"authorization")
         if authorization is None:
-            return any(
-                b"X-Amz-Credential=" + key.encode() + mark in target
-                for key in self._secrets
-                for mark in (b"%2F", b"%2f", b"/")
-            )
+            named = _PRESIGNED_KEY.search(target)
+            token = _PRESIGNED_TOKEN.search(target)
+            return named is not None and self._knows(named[1], unquote_to_bytes(token[1]) if token else None)
         claimed = claimed_identity(authorization)
-        return claimed is not None and claimed.access_key in self._secrets
+        return claimed is not None and self._knows(
+            claimed.access_key.encode("latin-1"), headers.get(b"x-amz-security-token")
+        )
+
+    def _knows(self, key: bytes, token: bytes | None) -> bool:
+        name = key.decode("latin-1")
+        if name in self._secrets:
+            return True
+        try:
+            return token is not None and self._sessions(name, token.decode("latin-1")) is not None
+        except ApiError:
+            return True  # it has expired, and is told so in its own words
 
     def scope_of(self, prefix: bytes) -> Scope | None:
         """What is remembered of Authorization headers that begin so."""
@@ -235,14 +253,19 @@ class Verifier:
             )
         if missing:
             raise ApiError("IncompleteSignatureException", " ".join(missing))
-        scope = self._scope(parameters[b"Credential"], parameters[b"SignedHeaders"], headers)
-        if authorization.endswith(b"Signature=" + parameters[b"Signature"]):
+        token = headers.get(b"x-amz-security-token", b"")
+        scope = self._scope(parameters[b"Credential"], parameters[b"SignedHeaders"], headers, token)
+        if not scope.identity.session_token and authorization.endswith(
+            b"Signature=" + parameters[b"Signature"]
+        ):
             if len(self._scopes) >= _REMEMBERED:
                 self._scopes.clear()
             self._scopes[prefix] = scope
         return scope, parameters[b"Signature"]
 
-    def _scope(self, credential: bytes, signed: bytes, headers: dict[bytes, bytes] | None) -> Scope:
+    def _scope(
+        self, credential: bytes, signed: bytes, headers: dict[bytes, bytes] | None, token: bytes
+    ) -> Scope:
         parts = _text(credential).split("/")
         if len(parts) != 5:
             raise ApiError(
@@ -252,6 +275,10 @@ class Verifier:
             )
         access_key, date, region, service, terminator = parts
         secret = self._secrets.get(access_key)
+        session_token = ""
+        if secret is None and token:
+            session_token = token.decode("latin-1")
+            secret = self._sessions(access_key, session_token)
         if secret is None:
             raise ApiError(
                 "UnrecognizedClientException", "The security token included in the request is invalid."
@@ -269,6 +296,8 @@ class Verifier:
             raise _invalid("'X-Amz-Date' must be a 'SignedHeader' in the AWS Authorization.")
         if headers is not None and b"x-amz-date" not in headers and b"date" not in names:
             raise _invalid("'Date' must be a 'SignedHeader' in the AWS Authorization.")
+        if headers is not None and session_token and b"x-amz-security-token" not in names:
+            raise _invalid("'X-Amz-Security-Token' must be a 'SignedHeader' in the AWS Authorization.")
         key = b"AWS4" + secret.encode()
         for part in (date, region, service, terminator):
             key = _digest(key, part.encode(), "sha256")
@@ -278,7 +307,14 @@ class Verifier:
         outer = _sha256(bytes(byte ^ 0x5C for byte in block))
         pairs = tuple((name, name + b":") for name in names)
         return Scope(
-            Identity(access_key, region, service), date.encode(), scope, pairs, signed, key, inner, outer
+            Identity(access_key, region, service, session_token),
+            date.encode(),
+            scope,
+            pairs,
+            signed,
+            key,
+            inner,
+            outer,
         )
 
     def _verify_presigned(
@@ -314,7 +350,8 @@ class Verifier:
                 "IncompleteSignatureException",
                 f"Unsupported AWS 'algorithm': '{_text(parameters[b'X-Amz-Algorithm'])}'.",
             )
-        scope = self._scope(parameters[b"X-Amz-Credential"], parameters[b"X-Amz-SignedHeaders"], None)
+        token = parameters.get(b"X-Amz-Security-Token", b"")
+        scope = self._scope(parameters[b"X-Amz-Credential"], parameters[b"X-Amz-SignedHeaders"], None, token)
         stamp = parameters[b"X-Amz-Date"]
         signed_at = _epoch(stamp)
         expires = parameters[b"X-Amz-Expires"]

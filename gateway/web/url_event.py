@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from gateway.model.arn import ACCOUNT_ID
+from gateway.model.authority import ROOT, Who
 from gateway.model.function_url import UrlView
 from gateway.web.request import Request
 from gateway.web.sigv4 import Identity, Target
@@ -28,8 +29,10 @@ def url_event(
     request_id: str,
     identity: Identity | None,
     secure: bool,
+    who: Who | None = None,
 ) -> bytes:
-    """The event, as JSON. `identity`: who signed; None for a URL without signatures. `secure`: it came by TLS."""
+    """The event, as JSON. `identity`: who signed, and `who` whose key that is; None for a URL without signatures. `secure`: it came
+    by TLS."""
     now = time.time()
     host = request.headers.get(b"host", b"")
     name, _, port = host.partition(b":")
@@ -75,7 +78,7 @@ def url_event(
         "timeEpoch": int(now * 1000),
     }
     if identity is not None:
-        context["authorizer"] = {"iam": _root(identity.access_key)}
+        context["authorizer"] = {"iam": _signer(identity.access_key, who or ROOT)}
     event["requestContext"] = context
     if request.body:
         event["body"], event["isBase64Encoded"] = _body(request)
@@ -107,16 +110,15 @@ def _body(request: Request) -> tuple[str, bool]:
     return base64.b64encode(request.body).decode(), True
 
 
-def _root(access_key: str) -> dict[str, str | None]:
-    """Every key of this host is the account's own."""
+def _signer(access_key: str, who: Who) -> dict[str, str | None]:
     return {
         "accessKey": access_key,
         "accountId": ACCOUNT_ID,
-        "callerId": ACCOUNT_ID,
+        "callerId": who.id,
         "cognitoIdentity": None,
         "principalOrgId": None,
-        "userArn": f"arn:aws:iam::{ACCOUNT_ID}:root",
-        "userId": ACCOUNT_ID,
+        "userArn": who.caller.arn,
+        "userId": who.id,
     }
 
 

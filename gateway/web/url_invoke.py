@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.model.authority import ROOT, Authority, Who
 from gateway.model.errors import ApiError
 from gateway.model.function_url import UrlView
 from gateway.model.invocation import (
@@ -41,12 +42,20 @@ class FunctionUrls:
     """Of one door. `secure`: its port speaks TLS."""
 
     def __init__(
-        self, dispatcher: Dispatcher, events: Events, verifier: Verifier, *, auth_required: bool, secure: bool
+        self,
+        dispatcher: Dispatcher,
+        events: Events,
+        verifier: Verifier,
+        authority: Authority,
+        *,
+        auth_required: bool,
+        secure: bool,
     ) -> None:
         self.table = UrlTable()
         self._dispatcher = dispatcher
         self._events = events
         self._verifier = verifier
+        self._authority = authority
         self._auth_required = auth_required
         self._secure = secure
 
@@ -63,7 +72,10 @@ class FunctionUrls:
             request.respond(200, ours + preflight_fields(url.cors, request), b"")
         else:
             identity = self._identify(url, request, target)
-            event = url_event(url, request, target, request_id, identity, self._secure)
+            who = None
+            if identity is not None:
+                who = self._let_in(url, request, identity) if self._auth_required else ROOT
+            event = url_event(url, request, target, request_id, identity, self._secure, who)
             call = StreamedUrlCall if url.streaming else UrlCall
             call(self._dispatcher, self._events, request, request_id, url).send(event, nonce)
         return True
@@ -78,10 +90,7 @@ class FunctionUrls:
         return MAX_REQUEST_BYTES, _TOO_LARGE
 
     def _identify(self, url: UrlView, request: Request, target: Target) -> Identity | None:
-        """Who signed, if that is asked for.  Raises ApiError for whom the function is not there.
-
-        Every key of a host is the account's own, which may call each of its functions: no policy has to say so.
-        """
+        """Who signed, if that is asked for.  Raises ApiError for whom the function is not there."""
         if not url.signed:
             if not url.public:
                 raise ApiError("AccessDeniedException", _FORBIDDEN)
@@ -95,6 +104,21 @@ class FunctionUrls:
                 f"Credential should be scoped to correct service and region: 'lambda', '{url.region}'.",
             )
         return identity
+
+    def _let_in(self, url: UrlView, request: Request, identity: Identity) -> Who:
+        """Whose key it is.  Raises ApiError when he may not use this URL: his own policies or the function's have to say so."""
+        who = self._authority.who(identity.access_key, identity.session_token)
+        context = {
+            "lambda:functionurlauthtype": ["AWS_IAM"], "lambda:invokedviafunctionurl": ["true"],
+            "aws:sourceip": [request.source_ip],
+        }  # fmt: skip
+        try:
+            self._authority.check_invoke(
+                who, url.region, url.name, url.qualifier, lambda: context, "lambda:InvokeFunctionUrl"
+            )
+        except ApiError:
+            raise ApiError("AccessDeniedException", _FORBIDDEN) from None
+        return who
 
 
 class UrlCall(InvokeCall):

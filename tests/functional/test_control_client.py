@@ -157,8 +157,8 @@ def test_operations(tmp_path: Path) -> None:
             def done(*answer: Any) -> None:
                 answers.put_nowait(answer)
 
-            client.api("lambda", "r", "POST", "/p", "q=1", {"h": "v"}, "id", b"body", done)
-            client.api("logs", "r", "POST", "/", "", {}, "id2", b"", done)
+            client.api("lambda", "r", "POST", "/p", "q=1", {"h": "v"}, "id", b"body", {"root": True}, done)
+            client.api("logs", "r", "POST", "/", "", {}, "id2", b"", {"root": True}, done)
             first, body = await control.next("api")
             second, _ = await control.next("api")
             assert (first["service"], first["path"], first["query"], body) == ("lambda", "/p", "q=1", b"body")
@@ -205,6 +205,7 @@ def test_away_and_back(tmp_path: Path) -> None:
                 {},
                 "id",
                 b"",
+                {"root": True},
                 lambda status, headers, body: answers.append(status),
             )
             assert answers == [503]

@@ -101,6 +101,7 @@ def test_a_request_outlives_its_door(control: ControlHarness) -> None:
     async def ask_and_die() -> None:
         header = {
             "op": "call", "id": 1, "region": "us-east-1", "operation": "CreateFunction", "zip_in_body": True,
+            "caller": {"root": True},
             "params": {"FunctionName": "x", "Runtime": "python3.11", "Role": ROLE, "Handler": "i.h", "Code": {}},
         }  # fmt: skip
         dying.send(header, package())

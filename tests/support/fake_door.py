@@ -135,7 +135,8 @@ class FakeControl:
         self.calls: list[tuple[str, dict[str, Any], bytes]] = []
         self.away: ApiError | None = None
 
-    async def isolation(self) -> dict[str, Any]:
+    async def isolation(self, caller: dict[str, Any]) -> dict[str, Any]:
+        assert caller == {"root": True}
         if self.away is not None:
             raise self.away
         return REPORT
@@ -147,7 +148,9 @@ class FakeControl:
         params: dict[str, Any],
         body: bytes = b"",
         zip_in_body: bool = False,
+        caller: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        assert caller == {"root": True}
         self.calls.append((operation, dict(params), body))
         assert zip_in_body == (operation in ("CreateFunction", "UpdateFunctionCode"))
         await asyncio.sleep(0)

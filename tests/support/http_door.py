@@ -113,7 +113,7 @@ async def door(
         loop.call_soon(done, 201, {"Content-Type": "application/json", "X-Extra": "1"}, b'{"from":"control"}')
 
     router = Router(dispatcher, control, events or NoEvents(), region="us-east-1", auth_required=auth)
-    router.verifier.set_keys({KEY: SECRET})
+    router.set_keys({KEY: SECRET})
     router.set_tokens(frozenset({hashlib.sha256(TOKEN.encode()).hexdigest()}))
     server = HttpServer(loop, router, limits)
     address = await server.listen("127.0.0.1", 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,16 @@ from gateway.settings import Settings
 from gateway.storage.aws_credentials import credentials_in, read_credentials
 from gateway.storage.objects import ObjectStore
 from gateway.web.apis import service_model
+from gateway.web.apis.access import caller_of
 from gateway.web.apis.forklight import ForklightApi
+from gateway.web.apis.iam import IamApi
 from gateway.web.apis.lambda_functions import LambdaApi
 from gateway.web.apis.logs import LogsApi, logs_error
+from gateway.web.apis.query import QueryCall
 from gateway.web.apis.service_model import ServiceModel
+from gateway.web.apis.sts import StsApi
 from gateway.web.apis.wire import Request, coerce
+from gateway.web.responses import QUERY_NAMESPACES, query_error
 
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
@@ -41,22 +46,32 @@ def prepare(
     Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
+    others = {service: service_model.described(service) for service in ("iam", "sts")}
     objects = None
     if settings.s3_endpoint:
         credentials = read_credentials(settings.s3_credentials) or credentials_in(os.environ)
         objects = ObjectStore(settings.s3_endpoint, credentials)
     guests = Path(__file__).parents[3] / "sandbox" / "guests"
     layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters)
-    return lambda server: ControlApi(server, model, objects), layers
+    return lambda server: ControlApi(server, model, objects, others), layers
 
 
 class ControlApi:
     """One for each control process."""
 
     def __init__(
-        self, server: ControlServer, model: ServiceModel, objects: ObjectStore | None = None
+        self,
+        server: ControlServer,
+        model: ServiceModel,
+        objects: ObjectStore | None = None,
+        others: Mapping[str, bytes] | None = None,
     ) -> None:
+        """`others`: botocore's descriptions of IAM and STS, packed. Few callers need them, and the first of those waits for them."""
         self._server = server
+        self._others = others or {}
+        self._models: dict[str, ServiceModel] = {}
+        self._iam = IamApi(server)
+        self._sts = StsApi(server)
         self._lambda = LambdaApi(server, model, objects)
         self._logs = LogsApi(server)
         self._forklight = ForklightApi(server)
@@ -77,7 +92,9 @@ class ControlApi:
             params = self._params(
                 name, header.get("params") or {}, body if header.get("zip_in_body") else None
             )
-            result = await self._lambda.call(str(header.get("region")), name, params, self._base_url({}))
+            who, context = caller_of(self._server.identities.authority, header)
+            region = str(header.get("region"))
+            result = await self._lambda.call(region, name, params, self._base_url({}), who, context)
             return {"result": result}
         except Exception as error:
             return self.refuse(header, _as_api_error(error, header))[0]
@@ -92,6 +109,12 @@ class ControlApi:
             "x-amzn-RequestId": str(header.get("request_id") or ""),
             **error.headers,
         }
+        if header.get("service") in QUERY_NAMESPACES:
+            headers["Content-Type"] = "text/xml"
+            return (
+                {"status": error.status, "headers": headers},
+                query_error(str(header["service"]), error, headers["x-amzn-RequestId"]),
+            )
         # Logs speaks JSON 1.1, which names the error in the body.
         body = logs_error(error) if header.get("service") == "logs" else error.body()
         return {"status": error.status, "headers": headers}, body
@@ -105,14 +128,28 @@ class ControlApi:
             body=body,
         )
         region, service = str(header["region"]), header.get("service")
+        who, context = caller_of(self._server.identities.authority, header)
         if service == "lambda":
-            status, answer = await self._lambda.handle(region, request, self._base_url(request.headers))
+            base_url = self._base_url(request.headers)
+            status, answer = await self._lambda.handle(region, request, base_url, who, context)
             return status, {"Content-Type": JSON} if answer else {}, answer
         if service == "logs":
-            return await self._logs.handle(region, request)
+            return await self._logs.handle(region, request, who, context)
         if service == "forklight":
-            return await self._forklight.handle(region, request)
+            return await self._forklight.handle(region, request, who, context)
+        call = QueryCall(who, region, "", {}, context, str(header.get("request_id") or ""))
+        if service == "iam":
+            return await self._iam.handle(self._model("iam"), request, call)
+        if service == "sts":
+            return await self._sts.handle(self._model("sts"), request, call)
         raise ApiError("UnknownOperationException", f"There is no service {service!r} here")
+
+    def _model(self, service: str) -> ServiceModel:
+        found = self._models.get(service)
+        if found is None:
+            packed = self._others.get(service) or service_model.described(service)
+            found = self._models[service] = service_model.unpacked(packed)
+        return found
 
     def _params(self, name: str, params: Message, package: bytes | None) -> Message:
         """JSON values in their Python types; the package takes its place. Raises ApiError."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from gateway.control.failures import as_service_errors
 from gateway.model.arn import not_found, resolve_reference
+from gateway.model.authority import Who
 from gateway.model.errors import ApiError
 from gateway.model.usage import Usage
 from gateway.telemetry.metrics import CONTENT_TYPE
+from gateway.web.apis.access import Context, check_own
 from gateway.web.apis.wire import Request, parse_query, path_segments
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ class ForklightApi:
     def __init__(self, server: ControlServer) -> None:
         self._server = server
 
-    async def handle(self, region: str, request: Request) -> Answer:
+    async def handle(self, region: str, request: Request, who: Who, context: Context) -> Answer:
         """Raises ApiError."""
         segments = path_segments(request.path)
+        check_own(self._server.identities.authority, who, region, request.method, segments, context)
         if segments[:3] == ["forklight", "v1", "workers"] and len(segments) == 4:
             return await self._workers(region, segments[3], request.method)
         if segments == ["forklight", "v1", "usage"] and request.method == "GET":

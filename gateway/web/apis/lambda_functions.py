@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.model import quotas
+from gateway.model.authority import Who
 from gateway.model.errors import ApiError
 from gateway.storage.objects import ObjectStore
 from gateway.web.apis import lambda_documents as documents
+from gateway.web.apis.access import Context, check_lambda
 from gateway.web.apis.constraints import check
 from gateway.web.apis.lambda_call import Call, Handlers, Params
 from gateway.web.apis.lambda_code_signing import CodeSigningOperations
@@ -70,7 +72,9 @@ class LambdaApi:
             "GetAccountSettings": self._account_settings,
         }
 
-    async def handle(self, region: str, request: Request, base_url: str) -> tuple[int, bytes]:
+    async def handle(
+        self, region: str, request: Request, base_url: str, who: Who, context: Context
+    ) -> tuple[int, bytes]:
         """Status and body. Raises ApiError."""
         query = parse_query(request.query)
         found = self._model.route(request.method, path_segments(request.path), query)
@@ -89,10 +93,12 @@ class LambdaApi:
         if len(request.body) > _LARGE_BODY:
             async with self._large:
                 params = await asyncio.to_thread(parse_input, operation, request, labels, query)
+                self._permit(who, region, operation, params, context)
                 _check(operation, params)
                 result = await handler(Call(region, params, base_url))
         else:
             params = parse_input(operation, request, labels, query)
+            self._permit(who, region, operation, params, context)
             _check(operation, params)
             result = await handler(Call(region, params, base_url))
         # The newest model says 200 for DeleteFunction; AWS answers, and older clients expect, 204.
@@ -100,15 +106,22 @@ class LambdaApi:
             return 204, b""
         return serialise(operation, result, OURS)
 
-    async def call(self, region: str, name: str, params: Params, base_url: str) -> Params:
+    async def call(
+        self, region: str, name: str, params: Params, base_url: str, who: Who, context: Context
+    ) -> Params:
         """The same for a caller that has members instead of bytes; answers with members. Raises ApiError."""
         operation = self._model.operations.get(name)
         if operation is None:
             raise ApiError("UnknownOperationException", f"Lambda has no operation {name[:100]}")
         handler = self._handler(operation)
+        self._permit(who, region, operation, params, context)
         _check(operation, params)
         result = await handler(Call(region, params, base_url))
         return {} if operation.output is None else shaped(operation.output, result, OURS)
+
+    def _permit(self, who: Who, region: str, operation: Operation, params: Params, context: Context) -> None:
+        """Raises ApiError."""
+        check_lambda(self._server.identities.authority, who, region, operation.name, params, context)
 
     def operation(self, name: str) -> Operation | None:
         return self._model.operations.get(name)

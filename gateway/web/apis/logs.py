@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.arn import ACCOUNT_ID
+from gateway.model.authority import Who
 from gateway.model.errors import ApiError
 from gateway.telemetry.log_groups import Group, Position
 from gateway.telemetry.log_segments import LogEvent
 from gateway.telemetry.logs import LogStore
+from gateway.web.apis.access import Context, check_logs
 from gateway.web.apis.log_changes import LogChanges
 from gateway.web.apis.log_params import find_group, invalid, number, required, text
 from gateway.web.apis.log_patterns import message_filter
@@ -36,6 +38,7 @@ _CONTENT_TYPE = "application/x-amz-json-1.1"
 class LogsApi:
     def __init__(self, server: ControlServer) -> None:
         self._store = server.logs
+        self._authority = server.identities.authority
         self._operations: dict[str, Callable[[str, Params], Params]] = {
             "DescribeLogGroups": self._describe_groups,
             "DescribeLogStreams": self._describe_streams,
@@ -44,7 +47,9 @@ class LogsApi:
             **LogChanges(server.logs).operations(),
         }
 
-    async def handle(self, region: str, request: Request) -> tuple[int, dict[str, str], bytes]:
+    async def handle(
+        self, region: str, request: Request, who: Who, context: Context
+    ) -> tuple[int, dict[str, str], bytes]:
         """Raises ApiError. The disk is read in another thread."""
         target = request.headers.get("x-amz-target", "")
         operation = self._operations.get(target.removeprefix(_TARGET))
@@ -52,6 +57,7 @@ class LogsApi:
             name = target.rpartition(".")[2][:100]
             raise ApiError("NotImplementedException", f"Operation {name} is not implemented by this host.")
         params = parse_document(request.body)
+        check_logs(self._authority, who, region, target.removeprefix(_TARGET), params, context)
         document = await asyncio.to_thread(operation, region, params)
         answer = json.dumps(document, ensure_ascii=False).encode()
         return 200, {"Content-Type": _CONTENT_TYPE}, answer

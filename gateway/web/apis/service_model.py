@@ -22,7 +22,11 @@ Kind = Literal[
 ]
 Location = Literal["body", "uri", "querystring", "header", "statusCode"]
 
-_MODEL = Path("data", "lambda", "2015-03-31", "service-2.json.gz")
+_MODELS = {
+    "iam": "iam/2010-05-08/service-2.json.gz",
+    "lambda": "lambda/2015-03-31/service-2.json.gz",
+    "sts": "sts/2011-06-15/service-2.json.gz",
+}
 
 # The newest model describes limits of managed instances; plain functions have the documented ones.
 _DOCUMENTED: dict[str, dict[str, int]] = {
@@ -102,11 +106,20 @@ class ServiceModel:
 
 def load() -> ServiceModel:
     """Read botocore's description and compile it; botocore is not imported. Raises OSError when it is missing."""
+    return unpacked(described("lambda"))
+
+
+def described(service: str) -> bytes:
+    """botocore's description of a service, packed: what can be compiled later. Raises OSError when it is missing."""
     found = importlib.util.find_spec("botocore")
     if found is None or not found.submodule_search_locations:
         raise OSError("botocore is not installed")
-    with gzip.open(Path(found.submodule_search_locations[0], _MODEL)) as file:
-        return compile_model(json.load(file))
+    return Path(found.submodule_search_locations[0], "data", _MODELS[service]).read_bytes()
+
+
+def unpacked(description: bytes) -> ServiceModel:
+    """Of what `described` has read."""
+    return compile_model(json.loads(gzip.decompress(description)))
 
 
 def compile_model(document: dict[str, Any]) -> ServiceModel:
