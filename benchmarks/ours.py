@@ -72,12 +72,13 @@ def deploy(
     snapshot: str = "off",
     memory_mb: int = MEMORY_MB,
     timeout_s: int = 30,
+    runtime: str = RUNTIME,
 ) -> None:
-    """Create a function of the running Python's version and wait until it can be invoked."""
+    """Create a function (of the running Python's version, if nothing else is said) and wait until it can be invoked."""
     client = server.client()
     try:
         client.create_function(
-            FunctionName=name, Runtime=RUNTIME, Handler="index.handler", MemorySize=memory_mb, Timeout=timeout_s,
+            FunctionName=name, Runtime=runtime, Handler="index.handler", MemorySize=memory_mb, Timeout=timeout_s,
             Role="arn:aws:iam::123456789012:role/bench",
             Code={"ZipFile": package if isinstance(package, bytes) else zip_of(package)},
             Tags={"forklight:isolation": isolation, "forklight:snapshot": snapshot},

@@ -45,6 +45,7 @@ def ensure_layers(folders: Sequence[Path], guests: Path, interpreters: Sequence[
     """The layers by the language of the runtime; what cannot be made is left out and logged. `guests`: sandbox/guests. Blocks."""
     wanted = {
         "python": (guests / "python" / "runtime_layer", interpreters, DISTRIBUTIONS, "boto3"),
+        "nodejs": (guests / "node", (), (), "their bootstrap"),
     }
     layers = {}
     for language, (extra, compiled_for, names, lost) in wanted.items():

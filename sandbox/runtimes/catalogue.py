@@ -8,15 +8,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.runtimes import python
+from sandbox.runtimes import node, python
 from sandbox.runtimes.python import Interpreter
 
 # A package brings its own runtime, an executable `bootstrap`. Neither name says more than that here: it runs on this host's libraries.
 PROVIDED = ("provided.al2", "provided.al2023")
 
+# Inside a sandbox: sandbox/guests/node, mounted as the runtime layer.
+NODE_BOOTSTRAP = "/var/runtime/bootstrap.cjs"
+
 # Languages whose official client is the package's to bring.
 _BROUGHT = {
-    "node": ("node", ("nodejs20.x", "nodejs22.x", "nodejs24.x")),
     "java": ("java", ("java8.al2", "java11", "java17", "java21", "java25")),
     "ruby": ("ruby", ("ruby3.2", "ruby3.3", "ruby3.4")),
     "dotnet": ("dotnet", ("dotnet8", "dotnet10")),
@@ -44,7 +46,10 @@ class Catalogue:
     @classmethod
     def find(cls) -> Catalogue:
         """Looks at the host: some 10 ms for each interpreter."""
-        programs = {name: _of_python(found) for name, found in python.find_interpreters().items()}
+        interpreters, nodes = python.find_interpreters(), node.find_nodes()
+        programs = {name: _of_python(found) for name, found in interpreters.items()}
+        for name, path in nodes.items():
+            programs[name] = Program(path, (str(path), NODE_BOOTSTRAP), (path,), False)
         programs.update(dict.fromkeys(PROVIDED, Program(None, (), (), False)))
         return cls(dict(sorted(programs.items())), _missing(programs))
 
@@ -74,6 +79,10 @@ def _missing(programs: dict[str, Program]) -> dict[str, str]:
     missing = {}
     for minor in range(python.OLDEST[1], python.NEWEST[1] + 1):
         missing[f"python3.{minor}"] = f"no python3.{minor} in /usr/bin, /usr/local/bin or pyenv's versions"
+    for major in node.MAJORS:
+        missing[f"nodejs{major}.x"] = (
+            f"no Node {major} in /usr/bin, /usr/local/bin or a version manager's folder"
+        )
     for language, (program, names) in _BROUGHT.items():
         path = shutil.which(program, path=os.defpath + ":/usr/local/bin")
         there = f"{path} is there" if path else f"and there is no {program}"

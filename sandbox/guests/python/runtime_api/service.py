@@ -44,12 +44,24 @@ class Service:
         self._ready_ms = 0
         self._waiting: Connection | None = None
         self._request_id = ""
+        self._held: bytes | None = None
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
     @property
     def wants_event(self) -> bool:
         return self.state == "waiting"
+
+    @property
+    def holds_error(self) -> bool:
+        """An error is told when the runtime asks for the next event or ends, as it may be about to: who calls next shall not meet it."""
+        return self._held is not None
+
+    def let_error_go(self) -> None:
+        """Idempotent."""
+        document, self._held = self._held, None
+        if document is not None:
+            self._answer(ERROR, document)
 
     def give(self, frame: Frame) -> None:
         """An event for the runtime, which waits for it."""
@@ -141,6 +153,7 @@ class Service:
                 self.usage.take()
             self._channel.start_counting()
             self._channel.send(READY, (time.perf_counter_ns() - self._started_ns) // 1000, b"")
+        self.let_error_go()
         # A client that lost its connection asks again: the newer one counts.
         self._waiting = connection
         self.state = "waiting"
@@ -194,8 +207,8 @@ class Service:
     def _error(self, connection: Connection, request: Request, request_id: str) -> Steps[None]:
         if not self._begin_answer(connection, request_id):
             return
-        document = yield from _error_document(connection, request)
-        self._answer(ERROR, document)
+        self._held = yield from _error_document(connection, request)
+        self.state = "answered"
         connection.answer(202, _OK)
 
     def _init_error(self, connection: Connection, request: Request) -> Steps[None]:

@@ -23,6 +23,7 @@ from .service import Service
 
 _HOST, _PORT = "127.0.0.1", 9001
 CHANNEL_FD = 3
+_HOLD_MS = 100  # how long an error waits for the runtime's next word at most
 
 
 def run(channel: Channel) -> None:
@@ -64,7 +65,10 @@ class _Loop:
             if self._service.wants_event and self._channel.pending():
                 self._take_event()
             self._watch_channel(self._service.wants_event)
-            ready = {fd for fd, _ in self._poll.poll()}
+            found = self._poll.poll(_HOLD_MS if self._service.holds_error else None)
+            if not found:
+                self._service.let_error_go()
+            ready = {fd for fd, _ in found}
             for fd in ready & self._connections.keys():
                 self._read(self._connections[fd])
             if self._listener.fileno() in ready:
@@ -122,6 +126,7 @@ class _Loop:
 
     def _end(self) -> None:
         """As the runtime has ended."""
+        self._service.let_error_go()
         status = self._runtime.wait()
         if status >= 0:
             os._exit(status)
