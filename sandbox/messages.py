@@ -20,6 +20,7 @@ MAX_FDS = 16
 _CMSG_SPACE = socket.CMSG_SPACE(MAX_FDS * 4)
 # A burst is read in one wake-up, but never so long that timers and other peers starve.
 _BURST = 64
+_MOST = 4096  # of one that has died
 
 Message = dict[str, object]
 
@@ -49,18 +50,20 @@ class MessageSocket:
         self._on_close = on_close
         self._backlog: deque[tuple[bytes, list[int]]] = deque()
         self._closed = False
+        self._gone = False
         loop.add_reader(self._fd, self._readable)
 
     @property
     def closed(self) -> bool:
-        return self._closed
+        """Or about to be: the peer is gone, and its last words are still to be read."""
+        return self._closed or self._gone
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send now, or queue when the peer is slow. The fds stay the caller's and may be closed right after.
 
         Raises OSError when there is no descriptor free to queue theirs with, ValueError for a message that is too long.
         """
-        if self._closed:
+        if self.closed:
             return
         data = orjson.dumps(message)
         if len(data) > MAX_BYTES:
@@ -88,6 +91,8 @@ class MessageSocket:
             self._sock.sendmsg([data], ancillary)
         except (BlockingIOError, InterruptedError):
             return False
+        except (BrokenPipeError, ConnectionResetError):
+            self._gone = True  # what it has said before is still to be read, and then its end
         except OSError:
             self.close()
             self._loop.call_soon(self._on_close)
@@ -104,33 +109,47 @@ class MessageSocket:
             _close_all(fds)
         self._loop.remove_writer(self._fd)
 
+    def drain(self) -> None:
+        """Read now what there is to be read, up to a bound: the peer has died, and what it has said before counts."""
+        for _ in range(_MOST):
+            if not self._read_one():
+                return
+
     def _readable(self) -> None:
         for _ in range(_BURST):
-            if self._closed:
+            if not self._read_one():
                 return
-            try:
-                data, ancillary, flags, _addr = self._sock.recvmsg(
-                    MAX_BYTES, _CMSG_SPACE, socket.MSG_CMSG_CLOEXEC
-                )
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self._lost()
-                return
-            fds = _fds_of(ancillary)
-            if not data:
-                _close_all(fds)
-                self._lost()
-                return
-            try:
-                message = orjson.loads(data)
-                if not isinstance(message, dict) or flags & socket.MSG_TRUNC:
-                    raise ValueError("not an object, or not all of it")
-            except ValueError:
-                _close_all(fds)
-                self._lost()
-                return
-            self._on_message(message, fds)
+
+    def _read_one(self) -> bool:
+        """False: there is nothing more for now, or for ever."""
+        if self._closed:
+            return False
+        try:
+            data, ancillary, flags, _addr = self._sock.recvmsg(
+                MAX_BYTES, _CMSG_SPACE, socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return False
+        except ConnectionResetError:
+            return True  # told once, when the peer has left something unread; what it has said comes behind it, and its end
+        except OSError:
+            self._lost()
+            return False
+        fds = _fds_of(ancillary)
+        if not data:
+            _close_all(fds)
+            self._lost()
+            return False
+        try:
+            message = orjson.loads(data)
+            if not isinstance(message, dict) or flags & socket.MSG_TRUNC:
+                raise ValueError("not an object, or not all of it")
+        except ValueError:
+            _close_all(fds)
+            self._lost()
+            return False
+        self._on_message(message, fds)
+        return True
 
     def _lost(self) -> None:
         self.close()

@@ -152,7 +152,7 @@ class Zygote:
 
     def _received(self, message: Message, fds: list[int]) -> None:
         self._take(message, fds)
-        if self._stopping and not self._pending:
+        if self._stopping and not self._pending and not self._gone:
             self.kill()
 
     def _take(self, message: Message, fds: list[int]) -> None:
@@ -194,6 +194,7 @@ class Zygote:
         except ChildProcessError:
             pass  # it gave its own pidfd for a worker's, and is reaped
         self._loop.remove_reader(self._pidfd)
+        self._link.drain()
         os.close(self._pidfd)
         self._pidfd = -1
         self._link.close()

@@ -28,12 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises CommandError."""
     folder = Path(arguments.folder)
     name = name_for(arguments)
+    variables = variables_of(arguments.env)
     package = make_package(folder)
     if arguments.handler:
         check_handler(folder, arguments.handler)
     client = Client(find_credentials(arguments.state_dir))
     try:
-        did = send(client, name, package, arguments)
+        did = send(client, name, package, variables, arguments)
         function = ready(client, name)
     finally:
         client.close()
@@ -44,9 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def send(client: Client, name: str, package: bytes, arguments: argparse.Namespace) -> list[str]:
+def send(
+    client: Client, name: str, package: bytes, variables: dict[str, str] | None, arguments: argparse.Namespace
+) -> list[str]:
     """Make the function, or change what differs; what was done, in words. `ready` tells what came of it.  Raises CommandError."""
-    variables = _variables(arguments.env)
     known = client.function(name)
     if known is None:
         return _create(client, name, package, variables, arguments)
@@ -188,7 +190,8 @@ def name_for(arguments: argparse.Namespace) -> str:
     return name
 
 
-def _variables(items: list[str] | None) -> dict[str, str] | None:
+def variables_of(items: list[str] | None) -> dict[str, str] | None:
+    """Of --env.  Raises UsageError."""
     if items is None:
         return None
     variables = {}

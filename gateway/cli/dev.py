@@ -11,7 +11,7 @@ from typing import NoReturn
 from gateway.cli import output
 from gateway.cli.client import Client, function_path
 from gateway.cli.credentials import find_credentials
-from gateway.cli.deploy import check_handler, name_for, ready, report, send
+from gateway.cli.deploy import check_handler, name_for, ready, report, send, variables_of
 from gateway.cli.errors import CommandError, Unreachable, UsageError
 from gateway.cli.invoke import payload_of, show
 from gateway.cli.logs import Tail
@@ -78,7 +78,7 @@ def _watch(
 
 def _deploy(client: Client, name: str, folder: Path, arguments: argparse.Namespace) -> None:
     began = time.monotonic()
-    did = send(client, name, make_package(folder), arguments)
+    did = send(client, name, make_package(folder), variables_of(arguments.env), arguments)
     report(name, did, ready(client, name))
     sys.stdout.flush()
     output.note(f"in {time.monotonic() - began:.2f} s")

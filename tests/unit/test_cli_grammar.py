@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import subprocess
@@ -192,9 +193,12 @@ def test_since_as_a_time() -> None:
 
 
 def test_name_of_a_folder(tmp_path: Path) -> None:
-    assert deploy._name_of(tmp_path / "my function.d") == "my-function-d"
+    def name(folder: Path) -> str:
+        return deploy.name_for(argparse.Namespace(name=None, folder=str(folder)))
+
+    assert name(tmp_path / "my function.d") == "my-function-d"
     with pytest.raises(UsageError):
-        deploy._name_of(Path("/"))
+        name(Path("/"))
 
 
 class Terminal(io.StringIO):

@@ -1,10 +1,18 @@
-"""The supervisor's end of a zygote: forks that can no longer be, when it dies."""
+"""The supervisor's end of a zygote: forks that can no longer be, and those that were before it went."""
 
 from __future__ import annotations
 
+import array
 import asyncio
 import json
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -118,3 +126,100 @@ def test_who_is_told_to_stop_reports_the_forks_under_way_first(under_way: int) -
         return before, questions
 
     assert asyncio.run(run()) == ([], ["fork"] * under_way)
+
+
+@dataclass
+class Child:
+    """Of ours, as a zygote's children are."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+        os.close(self.pidfd)
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    made = Child(process, os.pidfd_open(process.pid))
+    yield made
+    made.end()
+
+
+@dataclass
+class Told:
+    """What became of forks, by the order in which they were asked for."""
+
+    zygote: Zygote
+    outcomes: dict[int, str] = field(default_factory=dict)
+
+    def ask(self, number: int) -> None:
+        def forked(pidfd: int) -> None:
+            os.close(pidfd)
+            self.outcomes[number] = "forked"
+
+        self.zygote.fork(
+            ForkRequest(
+                role="worker",
+                fds=[],
+                uid=0,
+                gid=0,
+                join=[],
+                rlimits={},
+                drop=False,
+                keep_ids=True,
+                on_forked=forked,
+                on_failed=lambda error: self.outcomes.update({number: "failed"}),
+            )
+        )
+
+    async def until(self, count: int) -> dict[int, str]:
+        async with asyncio.timeout(20):
+            while len(self.outcomes) < count:  # noqa: ASYNC110 - each turn of the loop may tell one more
+                await asyncio.sleep(0)
+        return self.outcomes
+
+
+def _reports(theirs: socket.socket, number: int, child: Child) -> None:
+    fds = array.array("i", [child.pidfd])
+    message = json.dumps({"op": "forked", "id": number}).encode()
+    theirs.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+
+
+def test_what_it_has_reported_counts_when_the_next_order_finds_it_gone(child: Child) -> None:
+    async def run() -> dict[int, str]:
+        asker = Asker(at_most=1)
+        theirs = await _zygote(asker)
+        told = Told(asker.zygote)
+        told.ask(1)
+        _reports(theirs, 1, child)
+        theirs.close()  # the order is unread: the other end is told so before it reads the report
+        told.ask(2)
+        return await told.until(2)
+
+    assert asyncio.run(run()) == {1: "forked", 2: "failed"}
+
+
+def test_what_it_has_reported_counts_when_its_death_is_known_first(child: Child) -> None:
+    async def run() -> dict[int, str]:
+        process = os.fork()
+        if process == 0:
+            signal.pause()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        pidfd = os.pidfd_open(process)
+        zygote = Zygote(ours, pidfd, asyncio.get_running_loop(), lambda: None)
+        told = Told(zygote)
+        told.ask(1)
+        _reports(theirs, 1, child)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], 20)[0]
+        zygote._died()
+        outcomes = dict(await told.until(1))
+        theirs.close()
+        return outcomes
+
+    assert asyncio.run(run()) == {1: "forked"}
