@@ -11,13 +11,14 @@ from gateway.model.errors import ApiError
 Context = dict[str, list[str]]
 Params = dict[str, Any]
 
-# Operations whose action has another name, or that are about something else than the function they name.
+# Operations whose action has another name.
 _ACTIONS = {
     "GetLayerVersionByArn": "GetLayerVersion",
     "InvokeWithResponseStream": "InvokeFunction",
     "Invoke": "InvokeFunction",
 }
-_OF_NO_FUNCTION = frozenset(("CreateEventSourceMapping", "ListEventSourceMappings"))
+# Operations with this in their name are about the mapping, whatever function they name; that is a key of conditions.
+_MAPPING = "EventSourceMapping"
 
 
 def caller_of(authority: Authority, message: dict[str, Any]) -> tuple[Who, Context]:
@@ -41,7 +42,7 @@ def check_lambda(
     action = "lambda:" + _ACTIONS.get(operation, operation)
     more = {**context, **_lambda_context(region, params)}
     named = params.get("FunctionName") or _function_of(params.get("Resource"))
-    if named and operation not in _OF_NO_FUNCTION:
+    if named and _MAPPING not in operation:
         name, qualifier = resolve_reference(region, named, params.get("Qualifier"))
         authority.check_invoke(who, region, name, qualifier, lambda: more, action)
     else:
