@@ -122,7 +122,7 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
 
     services, methods, fields = run(test()).splitlines()
     assert set(services.split()) >= {*SERVICES, "grpc.health.v1.Health"}
-    assert methods.split() == ["Invoke", "InvokeStream", "InvokeAsync", "GetInvocation"]
+    assert methods.split() == ["Invoke", "InvokeStream", "Session", "InvokeAsync", "GetInvocation"]
     assert fields.split()[0] == "payload"
 
 
