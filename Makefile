@@ -1,5 +1,5 @@
 # Every target does its own set-up; nothing is built twice. PYTHON=/path/to/python3.x chooses the interpreter.
-.PHONY: setup demo serve test test-security test-vm test-faults bench soak lint format clean
+.PHONY: setup demo serve test test-security test-vm test-faults test-compat bench soak lint format clean
 
 BIN := .venv/bin
 SOURCES := $(shell find native protos -type f -not -path '*/build/*' -not -name '*.so' -not -name '*.o' 2>/dev/null)
@@ -36,6 +36,12 @@ bench: setup
 # Every fault there is, with the figures that are promised for them; wants a machine with nothing else to do.
 test-faults: setup
 	@$(BIN)/python -m pytest tests/faults -m "" $(ARGS)
+
+# moto's own tests of Lambda with this server in moto's place, and libraries that people run on Lambda, from PyPI: some minutes.
+# ARGS=tests/test_awslambda/test_lambda_alias.py: only those of moto's.
+test-compat: setup
+	@$(BIN)/python -m tests.compat.moto_suite $(ARGS)
+	@$(BIN)/python -m pytest tests/compat/test_libraries.py -m ""
 
 # ARGS="--minutes 30 --seed 7"; the figures go to .cache/soak.jsonl.
 soak: setup

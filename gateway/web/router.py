@@ -16,6 +16,7 @@ from gateway.model.errors import ApiError
 from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.request_id import new_request_id
 from gateway.web.fast_teacher import FastTeacher
+from gateway.web.lambda_async import match_invoke_async
 from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, Events, InvokeCall, InvokeRoute, match_invoke
 from gateway.web.lambda_stream import match_stream
 from gateway.web.request import Refusal, Request
@@ -144,7 +145,7 @@ class Router:
         if self._auth_required and not self.verifier.may_know(headers, target):
             found = self.urls.body_limit(headers.get(b"host", b""), known=False)
             return found or (STRANGERS_BODY, _STRANGER)
-        if target in self._routes or b"invocations" in target:
+        if target in self._routes or b"invocations" in target or b"/invoke-async" in target:
             return MAX_REQUEST_BYTES, TOO_LARGE
         found = self.urls.body_limit(headers.get(b"host", b""), known=True)
         return found or (CONTROL_BODY, _CONTROL_TOO_LARGE)
@@ -165,7 +166,7 @@ class Router:
             self._answer_health(request)
             return
         elif request.method == b"POST":
-            route = match_stream(target)  # not remembered: the fast path is not for it
+            route = match_stream(target) or match_invoke_async(target)  # not remembered: no fast path
         if route is not None:
             self._invoke(request, route, request_id, nonce)
             return

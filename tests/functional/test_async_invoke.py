@@ -43,6 +43,20 @@ def send(client: Any, name: str, payload: bytes, **more: Any) -> str:
     return str(answer["ResponseMetadata"]["RequestId"])
 
 
+def test_the_older_invoke_async(server: Server, witness: str) -> None:
+    client, event = server.client(), f"older-{uuid.uuid4().hex[:8]}"
+    for name in (witness, f"arn:aws:lambda:{server.region}:123456789012:function:{witness}"):
+        assert (
+            client.invoke_async(FunctionName=name, InvokeArgs=f'{{"id": "{event}"}}'.encode())["Status"]
+            == 202
+        )
+    until(lambda: counts(server.client("logs"), witness)[event] == 2)
+    with pytest.raises(ClientError, match="Could not parse request body into json"):
+        client.invoke_async(FunctionName=witness, InvokeArgs=b"{")
+    with pytest.raises(ClientError, match="Function not found"):
+        client.invoke_async(FunctionName="nobody", InvokeArgs=b"{}")
+
+
 def figures(server: Server, name: str) -> dict[str, float]:
     """The metrics that are about one function and asynchronous events: name and further labels -> value."""
     request = urllib.request.Request(

@@ -1,0 +1,1 @@
+"""Other people's tests and libraries against Forklight: `make test-compat`."""
