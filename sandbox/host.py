@@ -54,9 +54,10 @@ class Host:
         rootless: bool,
         tree: Tree,
         disks: Disks,
-        prefixes: set[Path],
+        catalogue: Catalogue,
     ) -> None:
         self.rootless = rootless
+        self.catalogue = catalogue
         self.report = IsolationReport()
         self.filters = seccomp.all_programs(platform.machine())
         self._folder = folder
@@ -66,7 +67,7 @@ class Host:
         self._volumes: TmpVolumes | None = None
         self._networks: dict[str, str] = {}
         self._router: Router | None = None
-        self._shared_arguments = mounts.shared_arguments(prefixes)
+        self._shared_arguments = mounts.shared_arguments(catalogue.prefixes())
 
     # ---- life ------------------------------------------------------------------------------------------------------
 
@@ -94,13 +95,13 @@ class Host:
         folder = run_dir / "sandbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
-        prefixes = Catalogue.find().prefixes()
+        catalogue = Catalogue.find()
         lock_fd = _take_over(folder)
         try:
             if rootless:
                 _enter_user_namespace()
             instance = f"{os.getpid()}-{os.urandom(4).hex()}"
-            paths = sorted({"/usr", str(state_dir), str(folder), *map(str, prefixes)})
+            paths = sorted({"/usr", str(state_dir), str(folder), *map(str, catalogue.prefixes())})
             disks = look_for_disks(io_rates, paths, "" if rootless else str(folder))
             tree = cgroups.choose(instance, rootless=rootless, io=disks.plan)
             _record(lock_fd, tree, egress.Note())
@@ -110,7 +111,7 @@ class Host:
                 rootless=rootless,
                 tree=tree,
                 disks=disks,
-                prefixes=prefixes,
+                catalogue=catalogue,
             )
             try:
                 host._find_out(egress_allow, allow_host_network)

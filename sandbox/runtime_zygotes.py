@@ -13,7 +13,6 @@ from sandbox.errors import SandboxError
 from sandbox.foreign_calls import ForeignCall, ForeignCalls
 from sandbox.host import Host
 from sandbox.processes import spawn_zygote
-from sandbox.runtimes.catalogue import Catalogue
 from sandbox.zygote import Zygote
 
 log = logging.getLogger("forklight.sandbox")
@@ -36,7 +35,7 @@ class RuntimeZygotes:
         self._host = host
         self._loop = loop
         self._deaths = deaths
-        self.catalogue = Catalogue.find()
+        self.catalogue = host.catalogue
         self._zygotes: dict[str, Zygote] = {}
 
     def get(self, runtime: str) -> Zygote:

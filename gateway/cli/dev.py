@@ -53,27 +53,36 @@ def _watch(
     seen: frozenset[tuple[str, int, int, int]],
     tail: Tail,
 ) -> NoReturn:
-    deployed, looked_at_log, away = seen, 0.0, False
+    deployed, looked_at_log, trouble = seen, 0.0, ""
     while True:
         time.sleep(LOOK_S)
         try:
             now = fingerprint(folder)
             quiet, seen = now == seen, now
             if quiet and now != deployed:
-                _deploy(client, name, folder, arguments)
+                _try_to_deploy(client, name, folder, arguments)
                 deployed = now
             if time.monotonic() - looked_at_log >= TAIL_S:
                 looked_at_log = time.monotonic()
                 tail.show()
-            away = False
-        except Unreachable as error:  # it may be restarted: then what has changed is sent
-            if not away:
+            trouble = ""
+        except (
+            CommandError
+        ) as error:  # no server, or no folder: when it is there again, what has changed is sent
+            if str(error) != trouble:
                 output.fail(str(error))
-            away = True
+            trouble = str(error)
             time.sleep(TAIL_S)
-        except CommandError as error:  # a module that does not compile, say: the next change may mend it
-            output.fail(str(error))
-            deployed = now
+
+
+def _try_to_deploy(client: Client, name: str, folder: Path, arguments: argparse.Namespace) -> None:
+    """Raises Unreachable."""
+    try:
+        _deploy(client, name, folder, arguments)
+    except Unreachable:
+        raise
+    except CommandError as error:  # a module that does not compile, say: the next change may mend it
+        output.fail(str(error))
 
 
 def _deploy(client: Client, name: str, folder: Path, arguments: argparse.Namespace) -> None:

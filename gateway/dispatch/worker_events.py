@@ -148,6 +148,8 @@ class WorkerEvents:
     def no_memory(self, worker: Worker) -> None:
         """This process has none for what it says, and nobody knows how much of that is lost."""
         log.error("worker %d of %s: no memory for its answer", worker.id, worker.pool.key)
+        if worker.runs_fast:
+            worker.adopt()
         invocation = worker.invocation
         if invocation is not None:
             self._dispatcher.end(worker, invocation, ResultKind.UNAVAILABLE, b"", "failure", "")

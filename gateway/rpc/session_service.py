@@ -83,6 +83,7 @@ class _Session:
             while (response := await self._ready.get()) is not None:
                 await self._context.write(response)
                 self._free.release()
+            await reading  # whatever ended it but the client's end
         finally:
             reading.cancel()
             for invocation in list(self._running.values()):

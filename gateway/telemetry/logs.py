@@ -62,14 +62,15 @@ class LogStore:
         self._thread = threading.Thread(target=self._write_all, name="logs", daemon=True)
         self._thread.start()
 
-    def append(self, batch: bytes) -> None:
-        """JSON lines [region, group, stream, epoch ms, message]. Dropped and counted when too much is waiting."""
+    def append(self, batch: bytes) -> bool:
+        """JSON lines [region, group, stream, epoch ms, message]. False: too much is waiting, they are dropped and counted."""
         with self._lock:
             if self._waiting + len(batch) > self._queue_bytes:
                 self.dropped_lines += batch.count(b"\n") + 1
-                return
+                return False
             self._waiting += len(batch)
         self._queue.put(batch)
+        return True
 
     def groups(self, region: str) -> list[Group]:
         """Ordered by name."""
@@ -113,10 +114,10 @@ class LogStore:
         return events, None
 
     def flush(self, timeout_s: float = 5.0) -> None:
-        """Wait until everything appended so far has been written."""
-        deadline = time.monotonic() + timeout_s
-        while self._waiting and time.monotonic() < deadline:
-            time.sleep(0.005)
+        """Wait until everything appended so far has been written, and for nothing that comes later."""
+        written = threading.Event()
+        self._queue.put(written.set)
+        written.wait(timeout_s)
 
     def close(self) -> None:
         """Writes what is waiting. A no-op the second time."""

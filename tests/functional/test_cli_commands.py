@@ -269,6 +269,11 @@ def test_dev_deploys_each_change_and_says_what_breaks(forklight: Forklight, fold
         (folder / "index.py").write_text(source.format(333))
         hear("333")
         hear("heard 333")
+        folder.rename(folder.with_name("away"))
+        hear("No such file")
+        folder.with_name("away").rename(folder)
+        (folder / "index.py").write_text(source.format(4444))
+        hear("heard 4444")
         developing.send_signal(signal.SIGINT)
         assert developing.wait(20) == 130
 

@@ -100,6 +100,16 @@ def test_events_of_ones_own(control: ControlHarness) -> None:
         logs.put_log_events(logGroupName="/mine", logStreamName="a", logEvents=events[::-1])
 
 
+def test_events_for_which_there_is_no_room_are_refused(tmp_path: Path) -> None:
+    with ControlHarness(tmp_path / "state", log_queue_bytes=100) as control:
+        logs = control.client("logs")
+        logs.create_log_group(logGroupName="/mine")
+        logs.create_log_stream(logGroupName="/mine", logStreamName="a")
+        event = {"timestamp": int(time.time() * 1000), "message": "x" * 100}
+        with pytest.raises(logs.exceptions.ServiceUnavailableException):
+            logs.put_log_events(logGroupName="/mine", logStreamName="a", logEvents=[event])
+
+
 def test_what_is_past_its_retention_is_not_read_and_not_kept(control: ControlHarness, tmp_path: Path) -> None:
     logs = control.client("logs")
     now = int(time.time() * 1000)

@@ -123,3 +123,23 @@ def test_every_call_is_counted_once(tmp_path: Path) -> None:
             assert all(pool.busy == 0 for pool in d.bench.dispatcher.pools.values())
 
     go(test())
+
+
+def test_a_call_whose_answer_there_is_no_memory_for_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> int:
+        raise MemoryError
+
+    async def test() -> None:
+        async with fast_door(tmp_path) as d:
+            client = await d.warm(invoking())
+            monkeypatch.setattr("gateway.dispatch.lent_worker._fast_readable", no_memory)
+            await client.send(invoking())
+            answer = await asyncio.wait_for(client.answer(), 20)
+            monkeypatch.undo()
+            assert answer.status == 503
+            await client.send(invoking())
+            assert (await client.answer()).status == 200
+
+    go(test())

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from gateway.model.arn import LATEST
-from gateway.model.invocation import MAX_REQUEST_BYTES, Result, ResultKind
+from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation, Result, ResultKind
 from gateway.rpc.invocations_pb2 import SessionEvent, SessionOpen, SessionRequest
 from gateway.rpc.session_service import MAX_CONCURRENCY
 from tests.support.fake_door import RECEIPT, ok
@@ -193,6 +193,19 @@ def test_the_deadline_limits_all_of_them() -> None:
             assert (await it.dispatcher.cancelled.get()) is running
             error = await refused(call.read())
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    run(test())
+
+
+def test_a_fault_of_ours_is_no_good_end() -> None:
+    def fails(invocation: Invocation) -> Result:
+        raise RuntimeError("as told")
+
+    async def test() -> None:
+        async with door() as it:
+            it.dispatcher.add("broken", fails)
+            call = session(it, opening("broken"), event(1, b"1"))
+            assert (await refused(call.read())).code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
     run(test())
 

@@ -127,7 +127,12 @@ def test_what_is_wrong_is_refused_and_the_invocation_goes_on(client: Any) -> Non
             ["large", 413, "RequestEntityTooLarge"],
             ["large", 202, None],
         ]
-        assert error_of(client, name, {"do": "cut"})["errorType"] == "Runtime.TruncatedResponse"
+        cut = [{"do": "cut"}, {"do": "cut_error"}]
+        broken = [
+            {"do": "broken", "to": to, "size": size} for to in ("response", "error") for size in ("-5", "no")
+        ]
+        for event in cut + broken:
+            assert error_of(client, name, event)["errorType"] == "Runtime.TruncatedResponse", event
         assert invoke(client, name, 1)[0]["event"] == 1
 
 

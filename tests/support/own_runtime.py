@@ -135,6 +135,21 @@ def do_cut(event, headers, request_id):
     assert brief(other.answer()) == [400, "TruncatedHTTPRequest"]
 
 
+def do_broken(event, headers, request_id):
+    other = Api()
+    other.head("POST", f"invocation/{request_id}/{event['to']}", "Transfer-Encoding: chunked")
+    other.send(b"2\r\n{}\r\n" + event["size"].encode() + b"\r\n" + b"x" * 100)
+    assert other.answer()[0] == 400
+
+
+def do_cut_error(event, headers, request_id):
+    other = Api()
+    other.head("POST", f"invocation/{request_id}/error", "Content-Length: 10")
+    other.send(b"12345")
+    other.socket.close()
+    other.file.close()
+
+
 def do_early(event, headers, request_id):
     assert api.respond(request_id, b'"early"')[0] == 202
     while not os.path.exists(event["go"]):

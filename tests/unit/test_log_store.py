@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway.telemetry.log_groups import Position
 from gateway.telemetry.logs import LogStore
+from tests.support.witness import until
 
 
 def lines(*rows: tuple[str, str, int, str], region: str = "r") -> bytes:
@@ -137,3 +140,22 @@ def test_streams_in_memory_are_bounded(store: LogStore, monkeypatch: pytest.Monk
     names = sorted(store.streams(group))
     assert 10 <= len(names) <= 20
     assert names[-1] == "s099"
+
+
+def test_waiting_for_what_was_written_is_for_nothing_later(store: LogStore) -> None:
+    running, first, second = threading.Event(), threading.Event(), threading.Event()
+    store._queue.put(lambda: (running.set(), first.wait(20)))
+    assert running.wait(20)
+    store.append(lines(("g", "s", 1, "before")))
+    waits = threading.Thread(target=store.flush, args=[20])
+    waits.start()
+    until(lambda: store._queue.qsize() >= 2)
+    store._queue.put(partial(second.wait, 20))
+    store.append(lines(("g", "s", 2, "later")))
+    first.set()
+    waits.join(15)
+    try:
+        assert not waits.is_alive() and not second.is_set()
+        assert everything(store) == ["before"]
+    finally:
+        second.set()

@@ -102,7 +102,8 @@ class LogChanges:
         taken = events[max(expired, old) : len(events) - new]
         rows = [[region, group.name, name, stamp, message] for stamp, message in taken]
         if rows:
-            self._store.append("\n".join(map(json.dumps, rows)).encode())
+            if not self._store.append("\n".join(map(json.dumps, rows)).encode()):
+                raise ApiError("ServiceUnavailableException", "Too much is waiting to be written.")
             self._store.flush()
         rejected = {
             **({"expiredLogEventEndIndex": expired} if expired else {}),

@@ -5,6 +5,7 @@ What reads is a generator that yields while it waits for more bytes, so that man
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Generator
 from typing import TypeVar
@@ -14,6 +15,8 @@ Steps = Generator[None, None, _T]
 
 MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
+_LENGTH_DIGITS = 18
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
 _REASONS = {
     200: "OK",
     202: "Accepted",
@@ -56,7 +59,7 @@ class Request:
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._chunk_left = -1  # bytes of the chunk that is being read; -1: none is
         length = headers.get("content-length", "0")
-        if not length.isascii() or not length.isdigit():
+        if not length.isascii() or not length.isdigit() or len(length) > _LENGTH_DIGITS:
             raise BadRequest(f"Content-Length: {length[:40]}")
         self._left = 0 if self._chunked else int(length)
         wish = headers.get("connection", "").lower()
@@ -72,7 +75,7 @@ class Request:
         """The next bytes of the body; none at its end. Raises Truncated, BadRequest."""
         if self._expects:
             self._expects = False
-            connection.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not self._chunked:
             if not self._left:
                 return b""
@@ -82,10 +85,9 @@ class Request:
         if self._chunk_left < 0:
             line = yield from connection.line()
             size = line.partition(b";")[0].strip()
-            try:
-                self._chunk_left = int(size, 16)
-            except ValueError:
-                raise BadRequest("a chunk without a size") from None
+            if _CHUNK_SIZE.fullmatch(size) is None:
+                raise BadRequest("a chunk without a size")
+            self._chunk_left = int(size, 16)
             if self._chunk_left == 0:
                 yield from self._read_trailers(connection)
                 return b""
@@ -176,10 +178,14 @@ class Connection:
             pass
 
     def answer(self, status: int, body: bytes, headers: str = "Content-Type: application/json\r\n") -> None:
-        """`headers`: whole lines. Whoever has gone meanwhile is found out when it is read from."""
+        """`headers`: whole lines."""
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        self.send(head.encode("latin-1", "replace") + body)
+
+    def send(self, data: bytes) -> None:
+        """Whoever has gone meanwhile is found out when it is read from."""
         try:
-            self.socket.sendall(head.encode("latin-1", "replace") + body)
+            self.socket.sendall(data)
         except OSError:
             pass
 

@@ -20,6 +20,7 @@ PREFIX = "/2018-06-01/"
 _MODE = "lambda-runtime-function-response-mode"
 _ERROR_TYPE = "lambda-runtime-function-error-type"
 _ERROR_BODY = "lambda-runtime-function-error-body"
+_TRUNCATED, _TRUNCATED_MESSAGE = "Runtime.TruncatedResponse", "HTTP request detected as truncated"
 _OK = b'{"status":"OK"}\n'
 _NO_LINES = {ord(character): " " for character in "\r\n\0"}
 _STATES = {
@@ -175,10 +176,12 @@ class Service:
             else:
                 limit = faults.MAX_RESPONSE_BYTES
                 body = yield from _body(connection, request, limit)
+        except BadRequest:
+            self._answer(ERROR, error_json(_TRUNCATED, _TRUNCATED_MESSAGE))
+            raise
         except Truncated:
-            message = "HTTP request detected as truncated"
-            self._answer(ERROR, error_json("Runtime.TruncatedResponse", message))
-            connection.answer(400, _error("TruncatedHTTPRequest", message))
+            self._answer(ERROR, error_json(_TRUNCATED, _TRUNCATED_MESSAGE))
+            connection.answer(400, _error("TruncatedHTTPRequest", _TRUNCATED_MESSAGE))
             raise
         if body is None:
             message = f"Response payload size exceeded maximum allowed payload size ({limit} bytes)."
@@ -207,7 +210,11 @@ class Service:
     def _error(self, connection: Connection, request: Request, request_id: str) -> Steps[None]:
         if not self._begin_answer(connection, request_id):
             return
-        self._held = yield from _error_document(connection, request)
+        try:
+            self._held = yield from _error_document(connection, request)
+        except (BadRequest, Truncated):
+            self._answer(ERROR, error_json(_TRUNCATED, _TRUNCATED_MESSAGE))
+            raise
         self.state = "answered"
         connection.answer(202, _OK)
 
