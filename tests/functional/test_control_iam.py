@@ -182,6 +182,24 @@ def test_sts_names_the_caller_and_gives_roles(control: ControlHarness, iam: Any)
         501, "NotImplemented",
     )  # fmt: skip
     assert refused(sts.get_session_token)[:2] == (403, "AccessDenied")
+    form = f"Action=AssumeRole&RoleArn={arn}&RoleSessionName=me&PolicyArns.member.1="
+    assert control.api("POST", "/", form.encode(), service="sts")[0] == 404  # a policy without a name
+
+
+def test_which_policy_is_attached_is_a_key_of_conditions(control: ControlHarness, iam: Any) -> None:
+    iam.create_user(UserName="clerk")
+    only = {"ArnEquals": {"iam:PolicyARN": BASIC}}
+    iam.put_user_policy(
+        UserName="clerk", PolicyName="p", PolicyDocument=allow("iam:AttachUserPolicy", Condition=only)
+    )
+    key = iam.create_access_key(UserName="clerk")["AccessKey"]["AccessKeyId"]
+    for policy, wanted in ((BASIC, 200), ("arn:aws:iam::aws:policy/AdministratorAccess", 403)):
+        header = {
+            "op": "api", "service": "iam", "region": "us-east-1", "method": "POST", "path": "/", "query": "",
+            "headers": {}, "request_id": "", "caller": {"key": key},
+        }  # fmt: skip
+        form = f"Action=AttachUserPolicy&UserName=clerk&PolicyArn={policy}"
+        assert control.run(control.door.ask(header, form.encode()))[0]["status"] == wanted
 
 
 def test_nobody_is_not_root(control: ControlHarness) -> None:

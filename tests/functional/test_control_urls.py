@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -106,6 +108,24 @@ def test_refusals(client: Any) -> None:
     assert refused(client.get_function_url_config, FunctionName="none") == NOTHING
     for change in (client.update_function_url_config, client.delete_function_url_config):
         assert refused(change, FunctionName="hello", Qualifier="prod") == NOTHING
+
+
+def test_a_line_of_an_answers_head_stays_one(client: Any) -> None:
+    for member in ("AllowOrigins", "AllowMethods", "AllowHeaders", "ExposeHeaders"):
+        cors = {member: ["x\rSet-Cookie: a=b"]}
+        refusal = refused(client.create_function_url_config, FunctionName="hello", AuthType="NONE", Cors=cors)
+        assert refusal[:2] == (400, "ValidationException"), member
+
+
+def test_a_host_that_is_no_address_is_in_no_url(control: ControlHarness, client: Any) -> None:
+    client.create_function_url_config(FunctionName="hello", AuthType="NONE")
+    own = control.server.http or control.server.settings.http
+    for host in ("x:abc", "x:99999", "[", "[:::]", "x/y", "x@y", ""):
+        status, _, body = control.api("GET", "/2021-10-31/functions/hello/url", headers={"host": host})
+        assert status == 200, host
+        assert urlsplit(json.loads(body)["FunctionUrl"]).hostname.endswith(".lambda-url.us-east-1.localhost")
+        status, _, body = control.api("GET", "/2015-03-31/functions/hello", headers={"host": host})
+        assert (status, urlsplit(json.loads(body)["Code"]["Location"]).netloc) == (200, own), host
 
 
 def test_doors_know_whom_the_policy_lets_in(control: ControlHarness, client: Any) -> None:

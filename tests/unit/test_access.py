@@ -9,7 +9,7 @@ import pytest
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.authority import Authority, Principal
 from gateway.model.errors import ApiError
-from gateway.web.apis.access import check_lambda, check_logs
+from gateway.web.apis.access import check_lambda, check_logs, check_own
 from tests.support.identities import allow
 
 LAMBDA = f"arn:aws:lambda:us-east-1:{ACCOUNT_ID}"
@@ -23,9 +23,13 @@ def refused(operation: str, params: dict[str, Any], *policies: str) -> str:
     authority = Authority()
     user = Principal(f"arn:aws:iam::{ACCOUNT_ID}:user/u", "AIDA1", "user", "u", {KEY: "secret"}, policies)
     authority.replace(bytes(32), [user], [])
+    who = authority.who(KEY)
     check = check_logs if operation.startswith("logs:") else check_lambda
     try:
-        check(authority, authority.who(KEY), "us-east-1", operation.removeprefix("logs:"), params, {})
+        if operation == "forklight":
+            check_own(authority, who, "us-east-1", params["method"], params["path"].split("/"), {})
+        else:
+            check(authority, who, "us-east-1", operation.removeprefix("logs:"), params, {})
     except ApiError as error:
         action = error.message.partition("to perform: ")[2].partition(" ")[0]
         return f"{action} {error.message.partition('on resource: ')[2].partition(' ')[0]}"
@@ -48,6 +52,19 @@ def refused(operation: str, params: dict[str, Any], *policies: str) -> str:
          f"lambda:UpdateEventSourceMapping {LAMBDA}:event-source-mapping:{UUID}"),
         ("logs:GetLogEvents", {"logGroupName": "/g", "logStreamName": "s"},
          f"logs:GetLogEvents arn:aws:logs:us-east-1:{ACCOUNT_ID}:log-group:/g:log-stream:s"),
+        # However a request spells it, it is the resource that a policy names.
+        ("TagResource", {"Resource": f"arn:aws-cn:lambda:eu-west-1:000000000000:event-source-mapping:{UUID}"},
+         f"lambda:TagResource {LAMBDA}:event-source-mapping:{UUID}"),
+        ("GetLayerVersionByArn", {"Arn": f"{LAMBDA}:layer:l:002"}, f"lambda:GetLayerVersion {LAMBDA}:layer:l:2"),
+        ("GetLayerVersion", {"LayerName": f"arn:aws-cn:lambda:us-east-1:{ACCOUNT_ID}:layer:l", "VersionNumber": 2},
+         f"lambda:GetLayerVersion {LAMBDA}:layer:l:2"),
+        ("logs:TagResource", {"resourceArn": f"arn:aws:logs:us-east-1:{ACCOUNT_ID}:log-group:/g"},
+         f"logs:TagResource arn:aws:logs:us-east-1:{ACCOUNT_ID}:log-group:/g:log-stream:"),
+        ("logs:FilterLogEvents", {"logGroupIdentifier": f"arn:aws:logs:us-east-1:{ACCOUNT_ID}:log-group:/g:*"},
+         f"logs:FilterLogEvents arn:aws:logs:us-east-1:{ACCOUNT_ID}:log-group:/g:log-stream:"),
+        ("forklight", {"method": "DELETE", "path": f"forklight/v1/workers/{ACCOUNT_ID}:function:f:1"},
+         f"forklight:DeleteWorkers {LAMBDA}:function:f"),
+        ("forklight", {"method": "GET", "path": "forklight/v1/layers/l/2.zip"}, f"forklight:GetLayers {LAMBDA}:layer:l"),
     ],
 )  # fmt: skip
 def test_an_operation_is_an_action_on_a_resource(operation: str, params: dict[str, Any], asked: str) -> None:
@@ -76,4 +93,27 @@ def test_a_role_must_be_passed() -> None:
     assert (
         refused("CreateFunction", params, allow("lambda:*"), allow("iam:PassRole", ROLE, Condition=to_lambda))
         == ""
+    )
+
+
+def test_what_a_function_is_made_of_must_be_the_callers_to_read() -> None:
+    layers = {"FunctionName": "f", "Layers": [f"{LAMBDA}:layer:l:2"]}
+    update = "lambda:UpdateFunction*"
+    assert (
+        refused("UpdateFunctionConfiguration", layers, allow(update))
+        == f"lambda:GetLayerVersion {LAMBDA}:layer:l:2"
+    )
+    assert refused("UpdateFunctionConfiguration", layers, allow([update, "lambda:GetLayerVersion"])) == ""
+    code = {"S3Bucket": "b", "S3Key": "a/k.zip"}
+    params: dict[str, dict[str, Any]] = {
+        "UpdateFunctionCode": {"FunctionName": "f", **code},
+        "CreateFunction": {"FunctionName": "f", "Code": code},
+        "PublishLayerVersion": {"LayerName": "l", "Content": code},
+    }
+    for operation, asked in params.items():
+        assert refused(operation, asked, allow("lambda:*")) == "s3:GetObject arn:aws:s3:::b/a/k.zip"
+        assert refused(operation, asked, allow("lambda:*"), allow("s3:GetObject", "arn:aws:s3:::b/a/*")) == ""
+    older = {**params["UpdateFunctionCode"], "S3ObjectVersion": "1"}
+    assert refused("UpdateFunctionCode", older, allow("lambda:*"), allow("s3:GetObject")) == (
+        "s3:GetObjectVersion arn:aws:s3:::b/a/k.zip"
     )

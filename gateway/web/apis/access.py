@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from gateway.model.arn import ACCOUNT_ID, parse_function_name, resolve_reference
+from gateway.control.event_source_mappings import MAPPING, mapping_arn
+from gateway.control.layers import parse_version_arn, resolve_layer
+from gateway.model.arn import ACCOUNT_ID, function_arn, parse_function_name, resolve_reference
 from gateway.model.authority import ROOT, Authority, Who, access_denied
 from gateway.model.errors import ApiError
+from gateway.model.layer import layer_arn
+from gateway.web.apis.log_params import group_name, text
 
 Context = dict[str, list[str]]
 Params = dict[str, Any]
@@ -50,15 +55,15 @@ def check_lambda(
     if params.get("Role"):
         passed = {**more, "iam:passedtoservice": ["lambda.amazonaws.com"]}
         authority.check(who, "iam:PassRole", params["Role"], region, None, lambda: passed)
+    for used, resource in _used(region, params):
+        authority.check(who, used, resource, region, None, lambda: context)
 
 
 def check_logs(
     authority: Authority, who: Who, region: str, operation: str, params: Params, context: Context
 ) -> None:
     """Raises ApiError."""
-    group = str(params.get("logGroupName") or params.get("logGroupIdentifier") or "")
-    group = group.partition(":log-group:")[2] or group
-    stream = str(params.get("logStreamName") or "")
+    group, stream = group_name(params), text(params, "logStreamName")
     resource = f"arn:aws:logs:{region}:{ACCOUNT_ID}:log-group:{group}:log-stream:{stream}"
     authority.check(who, f"logs:{operation}", resource, region, None, lambda: context)
 
@@ -70,8 +75,10 @@ def check_own(
     name = segments[0] if len(segments) == 1 else segments[2] if len(segments) > 2 else ""
     verb = "Get" if method in ("GET", "HEAD") else "Delete"
     resource = "*"
-    if len(segments) > 3:
-        resource = f"arn:aws:lambda:{region}:{ACCOUNT_ID}:function:{segments[3]}"
+    if len(segments) > 3 and name == "layers":
+        resource = layer_arn(region, segments[3])
+    elif len(segments) > 3:
+        resource = function_arn(region, resolve_reference(region, segments[3], None)[0])
     authority.check(who, f"forklight:{verb}{name.capitalize()}", resource, region, None, lambda: context)
 
 
@@ -87,19 +94,42 @@ def _function_of(resource: Any) -> str | None:
     return resource if isinstance(resource, str) and ":function:" in resource else None
 
 
+def _used(region: str, params: Params) -> Iterator[tuple[str, str]]:
+    """Actions on what code and configuration are made of, as AWS asks for them: whoever runs it can read it."""
+    for place in (params, params.get("Code"), params.get("Content")):
+        if isinstance(place, dict) and place.get("S3Bucket") and place.get("S3Key"):
+            action = "s3:GetObjectVersion" if place.get("S3ObjectVersion") else "s3:GetObject"
+            yield action, f"arn:aws:s3:::{place['S3Bucket']}/{place['S3Key']}"
+    for layer in params.get("Layers") or ():
+        yield "lambda:GetLayerVersion", _version_arn(region, str(layer))
+
+
+def _version_arn(region: str, arn: str) -> str:
+    """As we write it: there are several ways to name one version of a layer, and a policy knows one. What names none stays."""
+    try:
+        name, number = parse_version_arn(region, arn)
+    except ApiError:
+        return arn
+    return f"{layer_arn(region, name)}:{number}"
+
+
+def _tagged(region: str, arn: str) -> str:
+    """A mapping is looked for in the caller's region, whatever the ARN says of that."""
+    parts = arn.split(":")
+    return mapping_arn(region, parts[-1]) if len(parts) > 6 and parts[5] == MAPPING else arn
+
+
 def _lambda_resource(region: str, params: Params) -> str:
-    place = f"arn:aws:lambda:{region}:{ACCOUNT_ID}"
     if params.get("Resource"):
-        return str(params["Resource"])
+        return _tagged(region, str(params["Resource"]))
     if params.get("LayerName"):
-        layer = str(params["LayerName"])
-        arn = layer if layer.startswith("arn:") else f"{place}:layer:{layer}"
+        arn = layer_arn(region, resolve_layer(region, str(params["LayerName"])))
         number = params.get("VersionNumber")
         return f"{arn}:{number}" if number is not None else arn
     if params.get("Arn"):
-        return str(params["Arn"])
+        return _version_arn(region, str(params["Arn"]))
     if params.get("UUID"):
-        return f"{place}:event-source-mapping:{params['UUID']}"
+        return mapping_arn(region, params["UUID"])
     if params.get("CodeSigningConfigArn"):
         return str(params["CodeSigningConfigArn"])
     return "*"

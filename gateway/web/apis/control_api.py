@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gateway.control.runtime_layer import ensure_layers, layer_folders
 from gateway.model.errors import ApiError
@@ -31,6 +33,7 @@ from gateway.web.responses import QUERY_NAMESPACES, query_error
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
 
+_HOST = re.compile(r"(?:[\w.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 _log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
@@ -169,10 +172,19 @@ class ControlApi:
         }
 
     def _base_url(self, headers: dict[str, str]) -> str:
-        """This host as the caller addressed it, for URLs in answers."""
+        """This host as the caller addressed it, for URLs in answers; by its own name where that was no address."""
         settings = self._server.settings
         scheme = "https" if settings.tls_cert else "http"
-        return f"{scheme}://{headers.get('host') or self._server.http or settings.http}"
+        host = headers.get("host") or ""
+        return f"{scheme}://{host if _is_address(host) else self._server.http or settings.http}"
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host header can stand in a URL."""
+    try:
+        return _HOST.fullmatch(host) is not None and urlsplit(f"//{host}").port != 0
+    except ValueError:  # a port above the highest, brackets around no address
+        return False
 
 
 def _as_api_error(error: Exception, header: Message) -> ApiError:

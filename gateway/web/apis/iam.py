@@ -66,10 +66,10 @@ class IamApi:
     def _permitted(self, handler: query.Handler) -> query.Handler:
         async def permitted(call: QueryCall) -> Params:
             if not call.who.is_root:
-                arn = self._resource(call)
-                check_entity(
-                    self._identities.authority, call.who, call.region, call.operation, arn, call.context
-                )
+                arn, context = self._resource(call), call.context
+                if "PolicyArn" in call.params:
+                    context = {**context, "iam:policyarn": [call.params["PolicyArn"]]}
+                check_entity(self._identities.authority, call.who, call.region, call.operation, arn, context)
             return await handler(call)
 
         return permitted

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.control.function_urls import UrlChange
+from gateway.model.errors import constraint_failure
 from gateway.model.function_url import HOST_PART, FunctionUrl
 from gateway.web.apis.lambda_call import Call, Handlers, Params
 from gateway.web.apis.paging import page
 
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
+
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f]")
 
 
 class UrlOperations:
@@ -73,4 +77,12 @@ class UrlOperations:
 
 
 def _change(params: Params) -> UrlChange:
-    return UrlChange(params.get("AuthType"), params.get("InvokeMode"), params.get("Cors"))
+    """Raises ApiError."""
+    cors = params.get("Cors")
+    for member, values in (cors or {}).items():
+        for value in values if isinstance(values, list) else ():
+            if _CONTROL.search(value):  # each becomes a line of an answer's head
+                raise constraint_failure(
+                    value, f"cors.{member[0].lower()}{member[1:]}", "Member must have no control characters"
+                )
+    return UrlChange(params.get("AuthType"), params.get("InvokeMode"), cors)

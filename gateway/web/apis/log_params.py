@@ -51,12 +51,19 @@ def strings(params: Params, name: str) -> dict[str, str]:
     return value
 
 
-def find_group(store: LogStore, region: str, params: Params) -> Group:
-    """By name, or by an identifier, which is a name or an ARN. Raises ApiError."""
+def group_name(params: Params) -> str:
+    """Of the group that a request is about, which it names or gives an identifier of: a name or an ARN. Empty: it says none. Raises
+    ApiError."""
     name = text(params, "logGroupName")
-    if not name:
-        name = text(params, "logGroupIdentifier") or text(params, "resourceArn")
-        name = name.partition(":log-group:")[2].removesuffix(":*") or name
+    if name:
+        return name
+    name = text(params, "logGroupIdentifier") or text(params, "resourceArn")
+    return name.partition(":log-group:")[2].removesuffix(":*") or name
+
+
+def find_group(store: LogStore, region: str, params: Params) -> Group:
+    """Raises ApiError."""
+    name = group_name(params)
     if not name:
         raise invalid("logGroupName is required.")
     group = store.group(region, name)

@@ -100,7 +100,8 @@ class StsApi:
         """What the session is limited to: the policy of the request and managed ones. Raises ApiError."""
         found = [check_document(params["Policy"])] if params.get("Policy") else []
         found += [
-            default_version(self._identities.policy(item["arn"])) for item in params.get("PolicyArns") or ()
+            default_version(self._identities.policy(item.get("arn") or ""))
+            for item in params.get("PolicyArns") or ()
         ]
         if sum(map(len, found)) > _MAX_POLICIES:
             raise ApiError(
