@@ -153,16 +153,16 @@ class LogStore:
 
     def create_stream(self, group: Group, name: str) -> bool:
         """Whether it did not exist before."""
-        if name in self.streams(group):
-            return False
 
-        def create() -> None:
+        def create() -> bool:
+            if name in self.streams(group):
+                return False
             with self._lock:
                 group.made[name] = int(time.time() * 1000)
             self._describe(group)
+            return True
 
-        self._change(create)
-        return True
+        return self._change(create)
 
     def delete_stream(self, group: Group, name: str) -> None:
         """Its lines are overwritten; those of others stay where they are."""

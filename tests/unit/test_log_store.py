@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -140,6 +141,22 @@ def test_streams_in_memory_are_bounded(store: LogStore, monkeypatch: pytest.Monk
     names = sorted(store.streams(group))
     assert 10 <= len(names) <= 20
     assert names[-1] == "s099"
+
+
+def test_of_two_who_make_a_stream_at_the_same_time_one_does(store: LogStore) -> None:
+    store.create_group("r", "g", {})
+    group = store.group("r", "g")
+    assert group is not None
+    running, first = threading.Event(), threading.Event()
+    store._queue.put(lambda: (running.set(), first.wait(20)))
+    assert running.wait(20)
+    with ThreadPoolExecutor(2) as threads:
+        made = [threads.submit(store.create_stream, group, "s") for _ in range(2)]
+        try:
+            until(lambda: store._queue.qsize() == 2)
+        finally:
+            first.set()
+        assert sorted(each.result(20) for each in made) == [False, True]
 
 
 def test_waiting_for_what_was_written_is_for_nothing_later(store: LogStore) -> None:
