@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -75,15 +76,16 @@ class CodeSigning:
         return config
 
     async def update(self, region: str, arn: str, change: SigningChange) -> SigningConfig:
-        old = self.get(region, arn)
-        config = replace(
-            old,
-            publishers=old.publishers if change.publishers is None else change.publishers,
-            policy=change.policy or old.policy,
-            description=old.description if change.description is None else change.description,
-            modified=lambda_time(),
-        )
-        return await self._keep(region, config)
+        async with self._locks.changing(region, arn):
+            old = self.get(region, arn)
+            config = replace(
+                old,
+                publishers=old.publishers if change.publishers is None else change.publishers,
+                policy=change.policy or old.policy,
+                description=old.description if change.description is None else change.description,
+                modified=lambda_time(),
+            )
+            return await self._keep(region, config)
 
     async def delete(self, region: str, arn: str) -> None:
         async with self._locks.changing(region, arn):
@@ -100,9 +102,13 @@ class CodeSigning:
         found = self._resources.of(region, "", CONFIG)
         return [_config(name, document) for name, document in found.items()]
 
-    async def retag(self, region: str, arn: str, tags: dict[str, str]) -> None:
-        rules.check_tags(tags)
-        await self._keep(region, replace(self.get(region, arn), tags=tags))
+    async def retag(self, region: str, arn: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """``change``: the tags that it had -> those that it gets."""
+        async with self._locks.changing(region, arn):
+            config = self.get(region, arn)
+            tags = change(config.tags)
+            rules.check_tags(tags)
+            await self._keep(region, replace(config, tags=tags))
 
     # functions
 

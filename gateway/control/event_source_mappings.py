@@ -3,9 +3,11 @@ and every mapping says so (`NOT_POLLED`)."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -77,6 +79,7 @@ class EventSourceMappings:
     def __init__(self, registry: Registry, resources: Resources) -> None:
         self._registry = registry
         self._resources = resources
+        self._changing = asyncio.Lock()  # what one change has looked at must be so when it is on disk
 
     def get(self, region: str, name: str) -> Mapping:
         document = self._resources.get(ResourceId(region, "", MAPPING, name))
@@ -115,8 +118,9 @@ class EventSourceMappings:
             region, str(uuid.uuid4()), *function, enabled, _now(), {**defaults, **options}, tags
         )
         _check(mapping)
-        self._check_new(mapping)
-        return await self._keep(mapping)
+        async with self._changing:
+            self._check_new(mapping)
+            return await self._keep(mapping)
 
     async def update(
         self,
@@ -127,30 +131,36 @@ class EventSourceMappings:
         options: dict[str, Any],
     ) -> Mapping:
         """What is not mentioned (None) stays."""
-        old = self.get(region, name)
-        if function is not None:
-            self._check_function(region, *function)
-        chosen, qualifier = function or (old.function, old.qualifier)
-        mapping = replace(
-            old,
-            function=chosen,
-            qualifier=qualifier,
-            enabled=old.enabled if enabled is None else enabled,
-            options={**old.options, **options},
-            changed=_now(),
-        )
-        _check(mapping)
-        return await self._keep(mapping)
+        async with self._changing:
+            old = self.get(region, name)
+            if function is not None:
+                self._check_function(region, *function)
+            chosen, qualifier = function or (old.function, old.qualifier)
+            mapping = replace(
+                old,
+                function=chosen,
+                qualifier=qualifier,
+                enabled=old.enabled if enabled is None else enabled,
+                options={**old.options, **options},
+                changed=_now(),
+            )
+            _check(mapping)
+            return await self._keep(mapping)
 
     async def delete(self, region: str, name: str) -> Mapping:
         """As it was."""
-        mapping = self.get(region, name)
-        await self._resources.remove(mapping.id)
-        return mapping
+        async with self._changing:
+            mapping = self.get(region, name)
+            await self._resources.remove(mapping.id)
+            return mapping
 
-    async def retag(self, region: str, name: str, tags: dict[str, str]) -> None:
-        rules.check_tags(tags)
-        await self._keep(replace(self.get(region, name), tags=tags))
+    async def retag(self, region: str, name: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """``change``: the tags that it had -> those that it gets."""
+        async with self._changing:
+            mapping = self.get(region, name)
+            tags = change(mapping.tags)
+            rules.check_tags(tags)
+            await self._keep(replace(mapping, tags=tags))
 
     async def _keep(self, mapping: Mapping) -> Mapping:
         document = {

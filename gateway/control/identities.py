@@ -30,6 +30,10 @@ Tell = Callable[[dict[str, Any]], Awaitable[None]]
 _OWNER = "iam"
 _NAMES: dict[Kind, str] = {"user": "UserName", "role": "RoleName", "policy": "PolicyName"}
 _IDS: dict[Kind, str] = {"user": "AIDA", "role": "AROA", "policy": "ANPA"}
+# What an account may have of them, as on AWS by default: all of it is told to each front door, and held there.
+_QUOTAS: dict[Kind, tuple[str, int]] = {
+    "user": ("UsersPerAccount", 5000), "role": ("RolesPerAccount", 1000), "policy": ("PoliciesPerAccount", 1500)
+}  # fmt: skip
 _FUNCTION = "function:"
 
 
@@ -117,6 +121,9 @@ class Identities:
                 )
                 with_name = "with name " if kind != "policy" else ""
                 raise ApiError("EntityAlreadyExists", f"{noun} {with_name}{name} {tail}", status=409)
+            quota, most = _QUOTAS[kind]
+            if len(self.every(kind)) >= most:
+                raise ApiError("LimitExceeded", f"Cannot exceed quota for {quota}: {most}", status=409)
             document = {
                 "Path": path, _NAMES[kind]: name, f"{kind.capitalize()}Id": _new_id(kind), "Arn": arn_of(kind, path, name),
                 "CreateDate": now(), **members,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control import identities
 from tests.support.control import ControlHarness
 from tests.support.identities import ACCOUNT, allow, trust
 from tests.support.lambda_client import refused
@@ -184,6 +185,14 @@ def test_sts_names_the_caller_and_gives_roles(control: ControlHarness, iam: Any)
     assert refused(sts.get_session_token)[:2] == (403, "AccessDenied")
     form = f"Action=AssumeRole&RoleArn={arn}&RoleSessionName=me&PolicyArns.member.1="
     assert control.api("POST", "/", form.encode(), service="sts")[0] == 404  # a policy without a name
+
+
+def test_an_account_has_room_for_so_many(iam: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(identities._QUOTAS, "role", ("RolesPerAccount", 1))
+    iam.create_role(RoleName="r0", AssumeRolePolicyDocument=TRUST)
+    assert refused(iam.create_role, RoleName="r1", AssumeRolePolicyDocument=TRUST) == (
+        409, "LimitExceeded", "Cannot exceed quota for RolesPerAccount: 1",
+    )  # fmt: skip
 
 
 def test_which_policy_is_attached_is_a_key_of_conditions(control: ControlHarness, iam: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control.code_signing import SigningChange
 from gateway.model.arn import function_arn
 from tests.support.control import ControlHarness
 from tests.support.lambda_client import create, refused
@@ -340,3 +342,38 @@ def test_newer_operations_are_refused_by_name(client: Any, operation: str) -> No
     assert (status, code) == (501, "NotImplementedException") and message.endswith(
         " is not implemented by this host."
     )
+
+
+def test_changes_of_a_record_that_meet_come_one_after_the_other(control: ControlHarness, client: Any) -> None:
+    mappings, signing = control.server.mappings, control.server.code_signing
+    region, arn = "us-east-1", client.create_code_signing_config(AllowedPublishers=PUBLISHERS)["CodeSigningConfig"][
+        "CodeSigningConfigArn"
+    ]  # fmt: skip
+
+    async def met(*changes: Any) -> list[str]:
+        found = await asyncio.gather(*changes, return_exceptions=True)
+        return [getattr(one, "code", "") for one in found]
+
+    def create_one() -> Any:
+        return mappings.create(region, ("hello", None), True, {"EventSourceArn": QUEUE}, {})
+
+    async def both() -> None:
+        assert await met(create_one(), create_one()) == ["", "ResourceConflictException"]
+        (mapping,) = mappings.of(region, QUEUE, None)
+        changes = [mappings.retag(region, mapping.uuid, lambda tags, n=n: {**tags, n: ""}) for n in "ab"]
+        assert await met(*changes, mappings.update(region, mapping.uuid, None, False, {})) == ["", "", ""]
+        after = mappings.get(region, mapping.uuid)
+        assert (after.tags, after.enabled) == ({"a": "", "b": ""}, False)
+        gone = "ResourceNotFoundException"
+        deletion = mappings.delete(region, mapping.uuid)
+        assert await met(deletion, mappings.update(region, mapping.uuid, None, True, {})) == ["", gone]
+        assert mappings.of(region, None, None) == []
+        await met(*(signing.retag(region, arn, lambda tags, n=n: {**tags, n: ""}) for n in "ab"))
+        assert signing.get(region, arn).tags == {"a": "", "b": ""}
+        assert await met(signing.delete(region, arn), signing.update(region, arn, SigningChange())) == [
+            "",
+            gone,
+        ]
+        assert signing.of(region) == []
+
+    control.run(both())

@@ -47,9 +47,9 @@ class TagOperations:
             return {key: value for key, value in {**tags, **add}.items() if key not in remove}
 
         if kind == "event-source-mapping":
-            await self._mappings.retag(call.region, name, changed(self._mappings.get(call.region, name).tags))
+            await self._mappings.retag(call.region, name, changed)
         elif kind == "code-signing-config":
-            await self._signing.retag(call.region, arn, changed(self._signing.get(call.region, arn).tags))
+            await self._signing.retag(call.region, arn, changed)
         else:
             await self._functions.retag(call.region, self._function(call), add, remove)
 
