@@ -71,7 +71,8 @@ class GrpcServer:
         self._tls = tls
         callers = Callers(authority)
         invokes = InvokeService(dispatcher, region, callers=callers)
-        methods = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
+        self._sessions = SessionService(dispatcher, invokes)
+        methods = invokes.handlers() | self._sessions.handlers()
         methods |= FunctionService(control, region, callers).handlers()
         methods |= EventService(dispatcher.directory, events, region, callers).handlers()
         methods |= HostService(control, callers).handlers()
@@ -113,6 +114,7 @@ class GrpcServer:
         if self._server is None:
             return
         server, self._server = self._server, None
+        self._sessions.stop()
         await self._health.enter_graceful_shutdown()
         await server.stop(grace_s)
 

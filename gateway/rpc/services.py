@@ -41,7 +41,8 @@ class Services:
         self.fast = FastInvokes(fast)
         callers = Callers(authority)
         invokes = InvokeService(dispatcher, region, self.fast.learn_route, callers)
-        handlers = invokes.handlers() | SessionService(dispatcher, invokes).handlers()
+        self._sessions = SessionService(dispatcher, invokes)
+        handlers = invokes.handlers() | self._sessions.handlers()
         handlers |= FunctionService(control, region, callers).handlers()
         handlers |= EventService(dispatcher.directory, events, region, callers).handlers()
         handlers |= HostService(control, callers).handlers()
@@ -58,5 +59,6 @@ class Services:
         await set_health(self._health, serving)
 
     async def begin_shutdown(self) -> None:
-        """From here on the health service says that nothing is served."""
+        """From here on the health service says that nothing is served, and no session takes further events."""
+        self._sessions.stop()
         await self._health.enter_graceful_shutdown()

@@ -34,6 +34,7 @@ class SessionService:
     def __init__(self, dispatcher: Dispatcher, invokes: InvokeService) -> None:
         self._dispatcher = dispatcher
         self._invokes = invokes
+        self._sessions: set[_Session] = set()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
         """Method handlers by full method name, with bytes for messages."""
@@ -43,7 +44,17 @@ class SessionService:
         """SessionRequest, SessionRequest, ... -> SessionResponse, SessionResponse, ..."""
         incoming = aiter(messages)
         opening = await _opening(incoming, context)
-        await _Session(self._dispatcher, self._invokes, opening, context).run(incoming)
+        session = _Session(self._dispatcher, self._invokes, opening, context)
+        self._sessions.add(session)
+        try:
+            await session.run(incoming)
+        finally:
+            self._sessions.discard(session)
+
+    def stop(self) -> None:
+        """Sessions take no more events, and end when what runs is answered."""
+        for session in self._sessions:
+            session.stop()
 
 
 async def _opening(incoming: AsyncIterator[bytes], context: ServicerContext) -> SessionOpen:
@@ -75,21 +86,35 @@ class _Session:
         self._ready: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: nothing more comes
         self._running: dict[str, Invocation] = {}  # by request id
         self._wrong = ""
+        self._reading: asyncio.Task[None] | None = None
+        self._has_all = False  # the client has said that no more come
+        self._stopping = False
 
     async def run(self, incoming: AsyncIterator[bytes]) -> None:
         """Until the client has said that no more come and has all answers; cancelled when it hangs up or its deadline passes."""
-        reading = asyncio.create_task(self._read(incoming))
+        reading = self._reading = asyncio.create_task(self._read(incoming))
         try:
             while (response := await self._ready.get()) is not None:
                 await self._context.write(response)
                 self._free.release()
-            await reading  # whatever ended it but the client's end
+                if self._stopping and not self._running and self._ready.empty():
+                    break
+            if not self._stopping:
+                await reading  # whatever ended it but the client's end
         finally:
             reading.cancel()
             for invocation in list(self._running.values()):
                 self._dispatcher.cancel(invocation)
         if self._wrong:
             await refuse_argument(self._context, self._wrong)
+        if self._stopping and not self._has_all:
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
+
+    def stop(self) -> None:
+        """Take no more events; `run` ends when those that run are answered."""
+        self._stopping = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _read(self, incoming: AsyncIterator[bytes]) -> None:
         try:
@@ -98,6 +123,7 @@ class _Session:
                 try:
                     message = await anext(incoming)
                 except StopAsyncIteration:
+                    self._has_all = True
                     break
                 event = self._event(message)
                 if event is None:
@@ -106,7 +132,8 @@ class _Session:
             for _ in range(self._places - 1):  # its own place it has
                 await self._free.acquire()
         finally:
-            self._ready.put_nowait(None)
+            if not (self._stopping and self._running):
+                self._ready.put_nowait(None)
 
     def _event(self, message: bytes) -> SessionEvent | None:
         """None: it is none, and `_wrong` says why."""

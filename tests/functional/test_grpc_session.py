@@ -210,6 +210,30 @@ def test_a_fault_of_ours_is_no_good_end() -> None:
     run(test())
 
 
+def test_a_server_that_stops_waits_for_what_runs_and_not_for_more() -> None:
+    async def test() -> None:
+        async with door() as it:
+            resting = it.invocations.Session(metadata=AUTHORIZED)
+            await resting.write(opening())
+            await resting.write(event(1, b"1"))
+            assert (await resting.read()).id == 1
+            working = it.invocations.Session(metadata=AUTHORIZED)
+            await working.write(opening("hanging", concurrency=3))
+            await working.write(event(2, b"2"))
+            await working.write(event(3, b"3"))
+            running = [await it.dispatcher.waiting.get() for _ in range(2)]
+            stopping = asyncio.create_task(it.server.stop(3600))
+            assert await resting.code() is grpc.StatusCode.UNAVAILABLE
+            assert not stopping.done()
+            for number, invocation in zip((2, 3), running, strict=True):
+                invocation.on_done(ok(invocation.payload))
+                assert (await working.read()).id == number
+            assert await working.code() is grpc.StatusCode.UNAVAILABLE
+            await stopping
+
+    run(test())
+
+
 def test_it_needs_a_token() -> None:
     async def test() -> None:
         async with door() as it:
