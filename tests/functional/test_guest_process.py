@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -238,6 +239,7 @@ def test_a_zygote_keeps_nothing_of_its_workers(harness: GuestHarness) -> None:
 
 
 def test_nothing_is_left_when_the_harness_closes(tmp_path: Path) -> None:
+    gc.collect()  # descriptors of tests before this one
     before = census()
     (tmp_path / "m.py").write_text("import os\nif not os.fork(): os._exit(0)\ndef h(e, c): return 1")
     with GuestHarness.start(sorted(interpreters())[0]) as harness:
@@ -246,7 +248,7 @@ def test_nothing_is_left_when_the_harness_closes(tmp_path: Path) -> None:
             harness.start_worker(document(tmp_path, "m.h")).invoke(b"{}")
     after = census()
     # Not the counts of the whole host: other tests may be running beside this one.
-    assert (after.fds, after.processes) == (before.fds, before.processes)
+    assert after.fds <= before.fds and after.processes <= before.processes, (before, after)
 
 
 @pytest.mark.parametrize("runtime", sorted(interpreters()))

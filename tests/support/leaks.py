@@ -7,9 +7,11 @@ whose name contains "forklight", and resident memory in KiB. Source: /proc and /
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.patience import seconds
@@ -29,6 +31,7 @@ class Census:
     cgroups: int
     mounts: int
     memory_kib: int
+    held: Counter[str] = field(default_factory=Counter)  # descriptors by whose they are and what of
 
     def assert_no_more_than_before(self, memory_slack_kib: int | None = None, timeout_s: float = 5.0) -> None:
         """Wait until nothing exceeds this count, at most `timeout_s`; then raise AssertionError naming what does."""
@@ -46,8 +49,12 @@ def census(pid: int | None = None) -> Census:
     """Count now. `pid` defaults to this process."""
     pid = pid or os.getpid()
     family = descendants(pid)
+    held: Counter[str] = Counter()
+    for member in [pid, *family]:
+        held.update(_held(member))
     return Census(
         pid=pid,
+        held=held,
         fds=sum(fd_count(member) for member in [pid, *family]),
         processes=len(family),
         cgroups=len(cgroup_directories(pid)),
@@ -63,6 +70,10 @@ def growth(before: Census, after: Census, memory_slack_kib: int | None) -> list[
         for name in ("fds", "processes", "cgroups", "mounts")
         if getattr(after, name) > getattr(before, name)
     ]
+    if after.fds > before.fds:
+        grown.append(
+            "among them " + ", ".join(f"{n} {what}" for what, n in (after.held - before.held).items())
+        )
     if memory_slack_kib is not None and after.memory_kib > before.memory_kib + memory_slack_kib:
         grown.append(f"memory {before.memory_kib} KiB -> {after.memory_kib} KiB")
     return grown
@@ -92,6 +103,19 @@ def _parents() -> Iterator[tuple[int, int]]:
             continue  # gone meanwhile
         # The command (field 2) may contain anything, a ")" included: count from the last one.
         yield int(name), int(stat[stat.rindex(b")") + 2 :].split()[1])
+
+
+def _held(pid: int) -> Iterator[str]:
+    """A line for each descriptor: the process's role or command, and what it is of, without the numbers that differ."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        role = words[3] if words[1:3] == [b"-m", b"gateway.app"] else os.path.basename(words[0])
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            what = os.readlink(f"/proc/{pid}/fd/{name}")
+            kind, colon, _ = what.partition(":[")
+            yield f"{role.decode()} {pid}: {kind if colon and kind in ('socket', 'pipe') else re.sub('[0-9]+', '#', what)}"
+    except (OSError, IndexError):
+        pass  # gone meanwhile, or not ours
 
 
 def fd_count(pid: int) -> int:

@@ -14,7 +14,9 @@ import pytest
 from gateway.dispatch.log_pipe import KEPT_PER_SECOND, LINE_BYTES, LogPipe, cost_of
 from gateway.dispatch.log_shipper import SLICE_BYTES, LogShipper, LogStream
 
-VIEW: Any = SimpleNamespace(region="us-east-1", log_group="/aws/lambda/f", log_format="Text")
+VIEW: Any = SimpleNamespace(
+    region="us-east-1", log_group="/aws/lambda/f", log_format="Text", system_level="INFO"
+)
 
 
 @pytest.fixture
