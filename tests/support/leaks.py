@@ -109,13 +109,17 @@ def _held(pid: int) -> Iterator[str]:
     """A line for each descriptor: the process's role or command, and what it is of, without the numbers that differ."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        role = words[3] if words[1:3] == [b"-m", b"gateway.app"] else os.path.basename(words[0])
-        for name in os.listdir(f"/proc/{pid}/fd"):
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return  # gone meanwhile, or not ours
+    role = words[3] if words[1:3] == [b"-m", b"gateway.app"] else os.path.basename(words[0])
+    for name in names:
+        try:
             what = os.readlink(f"/proc/{pid}/fd/{name}")
-            kind, colon, _ = what.partition(":[")
-            yield f"{role.decode()} {pid}: {kind if colon and kind in ('socket', 'pipe') else re.sub('[0-9]+', '#', what)}"
-    except (OSError, IndexError):
-        pass  # gone meanwhile, or not ours
+        except OSError:
+            continue  # closed meanwhile
+        kind, colon, _ = what.partition(":[")
+        yield f"{role.decode()} {pid}: {kind if colon and kind in ('socket', 'pipe') else re.sub('[0-9a-f]*[0-9][0-9a-f]*', '#', what)}"
 
 
 def fd_count(pid: int) -> int:

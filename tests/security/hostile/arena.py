@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import http.client
 import json
@@ -61,6 +62,7 @@ class Arena:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+        gc.collect()  # urllib3 closes the connections of a pool when it is collected
 
     def read_features(self) -> None:
         """From the server's own report."""
