@@ -20,7 +20,7 @@ def test_a_second_that_goes_wrong_is_not_the_last(monkeypatch: pytest.MonkeyPatc
         errors: list[Any] = []
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
-        host = SimpleNamespace(ooms=None, filters={})
+        host = SimpleNamespace(ooms=None, filters={}, catalogue=None)
         supervisor = Supervisor(cast(Any, host), loop, spare_shells=0)
         looks = 0
         enough = asyncio.Event()

@@ -43,6 +43,7 @@ class Service:
         self.state = "init"
         self.usage: Usage | None = None
         self._ready_ms = 0
+        self.answering: Connection | None = None  # that of the latest answer
         self._waiting: Connection | None = None
         self._request_id = ""
         self._held: bytes | None = None
@@ -233,6 +234,7 @@ class Service:
             connection.answer(400, _error("InvalidRequestID", "Invalid request ID"))
         else:
             self.state = "answering"
+            self.answering = connection
             return True
         return False
 

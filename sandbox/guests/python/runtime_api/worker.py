@@ -34,6 +34,7 @@ def run(channel: Channel) -> None:
     document: Document = json.loads(frame[-1])
     service = Service(channel)
     with socket.create_server((_HOST, _PORT), backlog=64) as listener:
+        listener.setblocking(False)
         try:
             runtime = bootstrap.start(document, f"{_HOST}:{_PORT}")
         except Fault as fault:
@@ -69,11 +70,15 @@ class _Loop:
             if not found:
                 self._service.let_error_go()
             ready = {fd for fd, _ in found}
+            # An answer that is cut off on one connection, perhaps a new one, is over before what the runtime asks next on another.
+            accepted = self._listener.fileno() in ready
+            if accepted:
+                self._accept()
+            if self._service.state == "answering" and self._service.answering is not None:
+                self._read_on(self._service.answering)
             for fd in ready & self._connections.keys():
                 self._read(self._connections[fd])
-            if self._listener.fileno() in ready:
-                self._accept()
-            elif self._pidfd in ready and not self._read_all():
+            if self._pidfd in ready and not accepted and not self._read_all():
                 self._end()
             if CHANNEL_FD in ready and self._service.wants_event:
                 self._take_event()
@@ -93,13 +98,23 @@ class _Loop:
         self._service.give(frame)
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock)
-        connection.steps = self._service.serve(connection)
-        self._connections[sock.fileno()] = connection
-        self._poll.register(sock, select.POLLIN)
-        self._read(connection)
+        """All that have come."""
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return  # there is no other, or it has gone
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(sock)
+            connection.steps = self._service.serve(connection)
+            self._connections[sock.fileno()] = connection
+            self._poll.register(sock, select.POLLIN)
+            self._read_on(connection)
+
+    def _read_on(self, connection: Connection) -> None:
+        """Until there is nothing for now, or it is over."""
+        while connection.socket.fileno() in self._connections and self._read(connection):
+            pass
 
     def _read(self, connection: Connection) -> bool:
         """Take what is there and go on with it. False: there was nothing."""
