@@ -70,8 +70,8 @@ def python(shell: Shell, program: str, *, as_root: bool = False) -> str:
     """The last line that a program prints which runs inside, or its error's last line."""
     script = "import socket, time\n" + textwrap.dedent(program)
     done = box.run(shell, f"exec python3 -c '{script}' 2>&1", as_root=as_root, timeout_s=60)
-    assert done.stdout, done  # nsenter's own failure, say
-    return done.stdout.splitlines()[-1]
+    assert done.stdout or done.returncode == 0, done  # nsenter's own failure, say
+    return (done.stdout.splitlines() or [""])[-1]
 
 
 def asked_by_tcp(address: str, port: int = ECHO_PORT) -> str:
