@@ -37,7 +37,7 @@ BENCHMARKS = {
     "warm": 1.5,
     "cold": 8.0,
     "modes": 2.0,
-    "runtimes": 2.0,
+    "runtimes": 0.5,
     "grpc_door": 1.0,
     "consistency": 60.0,
     "density": 1.0,
