@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from sandbox.congestion import Congestion
 from sandbox.deaths import Cause, Death
@@ -39,12 +39,14 @@ MAX_YOUNG = 4 * (os.cpu_count() or 1)
 
 
 class Lending:
-    """`pools`: every version that is known; somebody else's to change. `lends` counts what was asked for."""
+    """`pools`: every version that is known; somebody else's to change. `awake`: whoever is asked for a worker is added. `lends` counts
+    what was asked for."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         pools: Mapping[str, VersionPool],
+        awake: MutableMapping[str, VersionPool],
         keeper: WorkerKeeper,
         snapshots: Snapshots,
         room: Room,
@@ -52,6 +54,7 @@ class Lending:
     ) -> None:
         self._loop = loop
         self._pools = pools
+        self._awake = awake
         self._keeper = keeper
         self._snapshots = snapshots
         self._room = room
@@ -79,6 +82,7 @@ class Lending:
             door.denied(lend_id, why, "no such function version here")
             return
         self.lends += 1
+        self._awake[key] = pool
         pool.lent(self._loop.time())
         self._keep_alive.touch(pool)
         patience_s = min(max(patience_s, RECALL_WAIT_S), MAX_PATIENCE_S)

@@ -13,8 +13,8 @@ from sandbox.worker_keeper import WorkerKeeper
 
 
 class Room:
-    """`concurrency`: workers at most, all functions together. `pools` and `groups`: every version and function that is known;
-    somebody else's to change."""
+    """`concurrency`: workers at most, all functions together. `pools`: every version that has workers or waits for some; `groups`:
+    every function that has a limit of its own. Both are somebody else's to change."""
 
     def __init__(
         self,

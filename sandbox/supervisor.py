@@ -66,6 +66,8 @@ class Supervisor:
         self._other_children = other_children
         self._on_network = on_network
         self._pools: dict[str, VersionPool] = {}
+        # Of them, those that may have something to look after: to go through ten thousand once a second would hold up calls for 15 ms.
+        self._awake: dict[str, VersionPool] = {}
         self._groups: dict[tuple[str, str], FunctionGroup] = {}  # by region and function
         self._control: ControlPeer | None = None
         self._shells = ShellPool(host, loop, spare_shells)
@@ -90,8 +92,10 @@ class Supervisor:
         self._memory = Memory()
         self._keep_alive = KeepAlive()
         self._limited: set[FunctionGroup] = set()
-        room = Room(concurrency, self._pools, self._limited, self._keeper, self._keep_alive)
-        self._lending = Lending(loop, self._pools, self._keeper, self._snapshots, room, self._keep_alive)
+        room = Room(concurrency, self._awake, self._limited, self._keeper, self._keep_alive)
+        self._lending = Lending(
+            loop, self._pools, self._awake, self._keeper, self._snapshots, room, self._keep_alive
+        )
         self._tick_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -188,6 +192,7 @@ class Supervisor:
         except OSError as error:
             log.warning("nothing is made ahead for %s, its first call tries again: %s", spec.key, error)
         if wanted and prepare:
+            self._awake[spec.key] = pool
             self._snapshots.start(pool)
         elif spec.snapshot != "off" and not wanted:
             pool.snapshot_why = (
@@ -202,6 +207,7 @@ class Supervisor:
         pool = self._pools.pop(key, None)
         if pool is None:
             return
+        self._awake.pop(key, None)
         pool.retired = True
         pool.group.pools.remove(pool)
         if not pool.group.pools and pool.group.limit is None:
@@ -229,6 +235,7 @@ class Supervisor:
         """Keep this many workers of a version initialised; a no-op for an unknown version."""
         pool = self._pools.get(key)
         if pool is not None:
+            self._awake[key] = pool
             self._lending.provision(pool, count)
 
     def kill_all(self, key: str) -> int:
@@ -247,7 +254,10 @@ class Supervisor:
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)  # whatever becomes of this one
         now = self._loop.time()
-        for pool in list(self._pools.values()):
+        for key, pool in list(self._awake.items()):
+            if pool.rests():
+                del self._awake[key]
+                continue
             if pool.provisioned or pool.provision_told is not None:
                 self._look_after(pool)
             for worker in pool.expired(now, self._idle_timeout):
@@ -280,9 +290,9 @@ class Supervisor:
         now = self._loop.time()
         shortage = self._memory.shortage()
         self._lending.short = shortage > 0
-        zygotes = [pool for pool in self._pools.values() if pool.zygote is not None]
+        zygotes = [pool for pool in self._awake.values() if pool.zygote is not None]
         if shortage:
-            gone = self._keep_alive.choose(self._pools.values(), now, shortage)
+            gone = self._keep_alive.choose(self._awake.values(), now, shortage)
             if gone:
                 log.warning("memory is short by %d MiB: %d idle things go", shortage >> 20, len(gone))
             for kept in gone:

@@ -149,6 +149,11 @@ class VersionPool:
             return 0
         return max(0, self.spare_target(now) - len(self.spares) - self.starting, self.to_provision())
 
+    def rests(self) -> bool:
+        """Whether there is nothing of it to look after: most of a host's thousands, most of the time."""
+        nothing = not (self.workers or self.starting or self.waiting or self.zygote or self.provisioned)
+        return nothing and self.provision_told is None and self.snapshot is not SnapshotState.STARTING
+
     def awaited(self) -> bool:
         """Whether an event waits for a worker, and not only a door that wants one at hand."""
         return any(request.patience_s > 0 for request in self.waiting)

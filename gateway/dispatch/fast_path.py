@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway._native import ffi, lib
 from gateway.dispatch import policy
-from gateway.dispatch.metrics import BOUNDS_NS
+from gateway.model.door_figures import BOUNDS_NS
 from gateway.model.invocation import FunctionView, Invocation
 from gateway.model.request_id import request_id_of
 from sandbox.channel import invoke_meta

@@ -1,37 +1,32 @@
-"""Counters and histograms of one door: plain integers on the hot path, one JSON document a second to control.
+"""Counters and histograms of one door: plain integers on the hot path, one document a second to control.
 
-The document is cumulative, so a lost or repeated push does no harm:
-``{"counters":[[name, labels, value]...], "gauges":[...],
-"histograms":[[name, labels, [upper bounds], [counts], sum]...]}``, where ``counts`` has one more item than the
-bounds (above the last one) and is not cumulative over the buckets.
+Figures are cumulative. Of functions those travel that have changed since control was told: a door that has served ten thousand would
+otherwise do nothing else. ``{"whole": true if control is to forget what it knew, "forgotten": [[region, function]...],
+"functions": [row...] (gateway.model.door_figures), "counters": [[name, labels, value]...], "gauges": [the same]}``.
 """
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
+from itertools import islice
+from typing import Any
 
 from gateway._native import lib
+from gateway.model.door_figures import BOUNDS_NS, Row
 from gateway.model.invocation import ResultKind
 from gateway.model.usage import Usage, UsageRows
 
-# Upper bounds of durations, nanoseconds: from below a warm call to the longest timeout.
-BOUNDS_NS = [
-    bound * 1000
-    for bound in (
-        25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-        1_000_000, 2_500_000, 5_000_000, 10_000_000, 60_000_000, 900_000_000,
-    )
-]  # fmt: skip
+# Rows of functions at a time: they take a millisecond, in which nothing else runs. The rest goes with the next document.
+MOST_ROWS = 300
 # What a worker says of its CPU time counts for at most so many times the host's own measure of how long it ran (C: FL_MOST_CPUS).
 MOST_CPUS: int = lib.FL_MOST_CPUS
-_BOUNDS_S = [bound / 1e9 for bound in BOUNDS_NS]
 
 
 class FunctionStats:
     """One function version's figures.  The dispatcher adds to the attributes directly."""
 
     __slots__ = (
+        "_changed",
         "_usages",
         "billed_ms",
         "buckets",
@@ -51,9 +46,15 @@ class FunctionStats:
     )
 
     def __init__(
-        self, region: str, function: str, usages: dict[tuple[str, str], Usage] | None = None
+        self,
+        region: str,
+        function: str,
+        usages: dict[tuple[str, str], Usage],
+        changed: dict[FunctionStats, None],
     ) -> None:
-        self._usages = {} if usages is None else usages
+        self._usages = usages
+        self._changed = changed
+        changed[self] = None
         self.region = region
         self.function = function
         self.fast = 0  # of those that went well: without a line of Python
@@ -77,6 +78,7 @@ class FunctionStats:
         self.buckets[bisect_left(BOUNDS_NS, duration_ns)] += 1
         self.duration_ns += duration_ns
         self.billed_ms += billed_ms
+        self._changed[self] = None
         if kind is ResultKind.OK:
             self.ok += 1
         else:
@@ -88,6 +90,7 @@ class FunctionStats:
         self.fast += ok
         self.duration_ns += duration_ns
         self.billed_ms += billed_ms
+        self._changed[self] = None
         for index, count in enumerate(buckets):
             self.buckets[index] += count
 
@@ -106,6 +109,15 @@ class FunctionStats:
     def refused(self, kind: ResultKind) -> None:
         """An invocation that did not run, or did not end well."""
         self.outcomes[kind] = self.outcomes.get(kind, 0) + 1
+        self._changed[self] = None
+
+    def row(self) -> Row:
+        """All of it, as control is told."""
+        outcomes = {ResultKind.OK.value: self.ok}
+        for kind, count in self.outcomes.items():
+            outcomes[kind.value] = count
+        counters = [self.fast, self.cold, self.timeouts, self.streamed_bytes, self.billed_ms]
+        return [self.region, self.function, outcomes, counters, self.buckets, self.duration_ns / 1e9]
 
 
 class DoorMetrics:
@@ -113,6 +125,9 @@ class DoorMetrics:
 
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], FunctionStats] = {}
+        self._changed: dict[FunctionStats, None] = {}  # since control was told, the longest ago first
+        self._forgotten: dict[tuple[str, str], None] = {}
+        self._telling: list[FunctionStats] = []
         self._usages: dict[tuple[str, str], Usage] = {}
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, int] = {}
@@ -121,12 +136,14 @@ class DoorMetrics:
         """The figures of one function; kept until ``forget``."""
         stats = self._functions.get((region, name))
         if stats is None:
-            stats = self._functions[region, name] = FunctionStats(region, name, self._usages)
+            stats = FunctionStats(region, name, self._usages, self._changed)
+            self._functions[region, name] = stats
         return stats
 
     def forget(self, region: str, name: str) -> None:
         """The function was deleted."""
-        self._functions.pop((region, name), None)
+        if self._functions.pop((region, name), None) is not None:
+            self._forgotten[region, name] = None
 
     def take_usage(self) -> UsageRows:
         """What was used since the last time."""
@@ -140,24 +157,23 @@ class DoorMetrics:
             known = self._usages.get((region, function))
             self._usages[region, function] = usage if known is None else usage.plus(known)
 
-    def as_json(self) -> bytes:
-        """The document that control aggregates."""
-        counters: list[tuple[str, dict[str, str], int]] = []
-        histograms = []
-        for stats in self._functions.values():
-            labels = {"region": stats.region, "function": stats.function}
-            for kind, count in [(ResultKind.OK, stats.ok), *stats.outcomes.items()]:
-                counters.append(("forklight_invocations_total", {**labels, "outcome": kind.value}, count))
-            counters.append(("forklight_fast_invocations_total", labels, stats.fast))
-            counters.append(("forklight_cold_starts_total", labels, stats.cold))
-            counters.append(("forklight_timeouts_total", labels, stats.timeouts))
-            counters.append(("forklight_streamed_bytes_total", labels, stats.streamed_bytes))
-            counters.append(("forklight_billed_milliseconds_total", labels, stats.billed_ms))
-            histograms.append(
-                ("forklight_invocation_seconds", labels, _BOUNDS_S, stats.buckets, stats.duration_ns / 1e9)
-            )
-        counters.extend((name, {}, value) for name, value in self.counters.items())
-        gauges: list[tuple[str, dict[str, str], int]] = [
-            (name, {}, value) for name, value in self.gauges.items()
-        ]
-        return json.dumps({"counters": counters, "gauges": gauges, "histograms": histograms}).encode()
+    def document(self, *, whole: bool = False, most: int | None = MOST_ROWS) -> dict[str, Any]:
+        """What control is to be told. Once it is on its way: ``told``. ``whole``: control knows nothing of this door."""
+        of_door: dict[str, Any] = {
+            "counters": [(name, {}, value) for name, value in self.counters.items()],
+            "gauges": [(name, {}, value) for name, value in self.gauges.items()],
+        }
+        if whole:
+            self._telling = list(self._functions.values())
+        else:
+            self._telling = list(islice(self._changed, most))
+        known = self._functions
+        rows = [stats.row() for stats in self._telling if known.get((stats.region, stats.function)) is stats]
+        return {"whole": whole, "forgotten": list(self._forgotten), "functions": rows, **of_door}
+
+    def told(self) -> None:
+        """The last document has gone."""
+        for stats in self._telling:
+            self._changed.pop(stats, None)
+        self._telling = []
+        self._forgotten.clear()

@@ -101,6 +101,7 @@ class ControlClient:
         self._waiting: dict[int, Answer] = {}
         self.synced = asyncio.Event()  # set once the state of this host is known; stays set
         self.dropped_log_bytes = 0
+        self.knows_figures = False  # whether control has been told figures since we connected
 
     def start(self, sink: DirectorySink) -> None:
         """Connect, and keep connected."""
@@ -252,10 +253,13 @@ class ControlClient:
         link.send({"op": "usage"}, usage_message(rows))
         return True
 
-    def send_metrics(self, body: bytes) -> None:
-        """This door's cumulative figures."""
-        if self._link is not None and self._link.unsent < LOG_BACKLOG:
-            self._link.send({"op": "metrics", "door": self._door}, body)
+    def send_metrics(self, body: bytes) -> bool:
+        """This door's cumulative figures. False: they did not go."""
+        if self._link is None or self._link.unsent >= LOG_BACKLOG:
+            return False
+        self._link.send({"op": "metrics", "door": self._door}, body)
+        self.knows_figures = True
+        return True
 
     # ---- connection ----------------------------------------------------------------------------------------
 
@@ -290,6 +294,7 @@ class ControlClient:
 
     def opened(self, link: FrameLink) -> None:
         """Connected: ask for the state."""
+        self.knows_figures = False
         self._link = link
         link.send({"op": "hello", "door": self._door}, b"")
 

@@ -18,6 +18,7 @@ import orjson
 
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.metrics import MOST_ROWS
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.polling import until
 from gateway.door.usage import pass_usage_on
@@ -177,7 +178,7 @@ class EventServer(DirectorySink):
         self._acceptor.stop()
         await self.outbox.stop(LAST_SENDS_S)
         self.dispatcher.give_back_all()
-        self._push()
+        self._push(everything=True)
         await asyncio.sleep(0.05)
         self._close()
 
@@ -208,13 +209,15 @@ class EventServer(DirectorySink):
         )
         self._pulse = self._loop.call_later(BEAT_S, self._beat)
 
-    def _push(self) -> None:
+    def _push(self, *, everything: bool = False) -> None:
         dispatcher = self.dispatcher
         dispatcher.accounting.catch_up()
         dispatcher.shipper.flush()
         dispatcher.collect_figures()
         pass_usage_on(dispatcher.metrics, self.control)
-        document = orjson.loads(dispatcher.metrics.as_json())
+        document = dispatcher.metrics.document(
+            whole=not self.control.knows_figures, most=None if everything else MOST_ROWS
+        )
         document["counters"] += self.delivery.figures.counters()
         document["gauges"] += self.delivery.gauges() + self.outbox.gauges()
         commits, changes = self._store.commits
@@ -222,4 +225,5 @@ class EventServer(DirectorySink):
             ["forklight_async_commits_total", {}, commits],
             ["forklight_async_changes_total", {}, changes],
         ]
-        self.control.send_metrics(orjson.dumps(document))
+        if self.control.send_metrics(orjson.dumps(document)):
+            dispatcher.metrics.told()

@@ -13,10 +13,13 @@ import signal
 import socket
 from typing import Any
 
+import orjson
+
 from gateway.addresses import Address
 from gateway.admission import places
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
+from gateway.dispatch.metrics import MOST_ROWS
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.event_line import EventLine
 from gateway.door.identity_notices import apply
@@ -150,7 +153,7 @@ class DoorServer(DirectorySink):
         await until(lambda: self.dispatcher.unfinished == 0, began + grace_s - self._loop.time())
         self.dispatcher.give_back_all()
         await until(lambda: self.web.open_connections == 0, LAST_WRITES_S)
-        self._push()
+        self._push(everything=True)
         await asyncio.sleep(0.05)
         self.web.close()
         self.control.close()
@@ -276,7 +279,7 @@ class DoorServer(DirectorySink):
         )
         self._pulse = self._loop.call_later(METRICS_EVERY_S, self._beat)
 
-    def _push(self) -> None:
+    def _push(self, *, everything: bool = False) -> None:
         dispatcher = self.dispatcher
         dispatcher.accounting.catch_up()
         dispatcher.shipper.flush()
@@ -297,4 +300,8 @@ class DoorServer(DirectorySink):
         metrics.counters["forklight_log_bytes_dropped_total"] = (
             dispatcher.shipper.dropped_bytes + self.control.dropped_log_bytes
         )
-        self.control.send_metrics(metrics.as_json())
+        document = metrics.document(
+            whole=not self.control.knows_figures, most=None if everything else MOST_ROWS
+        )
+        if self.control.send_metrics(orjson.dumps(document)):
+            metrics.told()

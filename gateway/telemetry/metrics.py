@@ -1,18 +1,20 @@
 """`/metrics`: what all front doors counted, in Prometheus' text form.
 
-A door sends everything it has counted since it started, once a second:
-{"counters": [[name, labels, value]...], "gauges": [...], "histograms": [[name, labels, [bounds], [counts], sum]...]}
-with `counts` one longer than the bounds and not cumulative. When a door is gone its counters are kept, its gauges not.
+Once a second a door tells what has changed of what it has counted since it started (gateway.dispatch.metrics has the form). When a
+door is gone its counters are kept, its gauges not.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from gateway.model import door_figures
+from gateway.model.door_figures import BOUNDS_S, Row, checked
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,37 +50,65 @@ _Gauges = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]
 
 
 class _Sums:
-    """Counters and histograms added up; histograms with the bounds of the first that came."""
+    """Counters and histograms added up. A histogram is [calls for each of BOUNDS_S, and above the last], seconds."""
 
     def __init__(self) -> None:
         self.counters: dict[tuple[str, _Labels], float] = {}
         self.gauges: dict[tuple[str, _Labels], float] = {}
-        self.histograms: dict[tuple[str, _Labels], tuple[list[float], list[float], float]] = {}
+        self.histograms: dict[tuple[str, _Labels], tuple[list[float], float]] = {}
 
-    def add(self, document: dict[str, Any], gauges: bool = True) -> None:
+    def add(self, document: dict[str, Any]) -> None:
+        """Counters and gauges, as [name, labels, value]."""
         for name, labels, value in document.get("counters", ()):
-            key = (str(name), _labels(labels))
-            self.counters[key] = self.counters.get(key, 0.0) + float(value)
-        for name, labels, value in document.get("gauges", ()) if gauges else ():
+            self._count(str(name), _labels(labels), float(value))
+        for name, labels, value in document.get("gauges", ()):
             key = (str(name), _labels(labels))
             self.gauges[key] = self.gauges.get(key, 0.0) + float(value)
-        for name, labels, bounds, counts, total in document.get("histograms", ()):
-            key = (str(name), _labels(labels))
-            if len(counts) != len(bounds) + 1:
-                raise ValueError(f"histogram {name}: {len(counts)} counts for {len(bounds)} bounds")
-            old = self.histograms.get(key, ([float(bound) for bound in bounds], [0.0] * len(counts), 0.0))
-            merged = [a + float(b) for a, b in zip(old[1], counts, strict=True)]
-            self.histograms[key] = (old[0], merged, old[2] + float(total))
 
-    def document(self) -> dict[str, Any]:
-        """In a door's form again."""
-        return {
-            "counters": [[name, dict(labels), value] for (name, labels), value in self.counters.items()],
-            "histograms": [
-                [name, dict(labels), bounds, counts, total]
-                for (name, labels), (bounds, counts, total) in self.histograms.items()
-            ],
-        }
+    def add_row(self, row: Row) -> None:
+        """Of one function."""
+        region, function, outcomes, counters, buckets, seconds = row
+        labels = (("function", function), ("region", region))
+        for outcome, count in outcomes.items():
+            self._count(door_figures.OUTCOMES, (labels[0], ("outcome", outcome), labels[1]), count)
+        for name, value in zip(door_figures.COUNTERS, counters, strict=True):
+            self._count(name, labels, value)
+        key = (door_figures.DURATIONS, labels)
+        old = self.histograms.get(key)
+        if old is None:
+            self.histograms[key] = (list(buckets), seconds)
+        else:
+            self.histograms[key] = ([a + b for a, b in zip(old[0], buckets, strict=True)], old[1] + seconds)
+
+    def add_all(self, other: _Sums) -> None:
+        """Its counters and histograms."""
+        for (name, labels), value in other.counters.items():
+            self._count(name, labels, value)
+        for key, (buckets, seconds) in other.histograms.items():
+            old = self.histograms.get(key, ([0] * len(buckets), 0.0))
+            self.histograms[key] = ([a + b for a, b in zip(old[0], buckets, strict=True)], old[1] + seconds)
+
+    def add_gauges(self, other: _Sums) -> None:
+        for key, value in other.gauges.items():
+            self.gauges[key] = self.gauges.get(key, 0.0) + value
+
+    def _count(self, name: str, labels: _Labels, value: float) -> None:
+        key = (name, labels)
+        self.counters[key] = self.counters.get(key, 0.0) + value
+
+
+class _Door:
+    """What a door has said. `functions`: by region and name; `own`: what it counts of itself."""
+
+    def __init__(self) -> None:
+        self.own = _Sums()
+        self.functions: dict[tuple[str, str], Row] = {}
+
+    def add_to(self, sums: _Sums) -> None:
+        """All but the gauges."""
+        sums.add_all(self.own)
+        for row in self.functions.values():
+            sums.add_row(row)
 
 
 class Metrics:
@@ -86,18 +116,28 @@ class Metrics:
 
     def __init__(self, own: _Gauges) -> None:
         self._own = own
-        self._doors: dict[str, dict[str, Any]] = {}
+        self._doors: dict[str, _Door] = {}
         self._gone = _Sums()
         self._deaths: dict[tuple[str, str, str, str], int] = {}
 
     def received(self, door: str, body: bytes) -> None:
-        """Replaces what that door said before. Nonsense is ignored: metrics must not break anything."""
+        """What has changed of that door's figures. Nonsense is ignored: metrics must not break anything."""
         try:
-            document = json.loads(body)
-            _Sums().add(document)
-        except (ValueError, TypeError, AttributeError):
+            document = orjson.loads(body)
+            rows = {(row[0], row[1]): checked(row) for row in document.get("functions", ())}
+            forgotten = [(region, function) for region, function in document.get("forgotten", ())]
+            whole = document.get("whole", False)
+            own = _Sums()
+            own.add(document)
+        except (ValueError, TypeError, AttributeError, IndexError):
             return
-        self._doors[door] = document
+        known = self._doors.get(door)
+        if known is None or whole:
+            known = self._doors[door] = _Door()
+        known.own = own
+        for key in forgotten:
+            known.functions.pop(key, None)
+        known.functions.update(rows)
 
     def workers_died(self, counts: list[list[Any]]) -> None:
         """What the supervisor counted since it last said so: [region, function, cause, detail, count]."""
@@ -107,15 +147,16 @@ class Metrics:
 
     def left(self, door: str) -> None:
         """Its counters stay, so that sums never go back."""
-        document = self._doors.pop(door, None)
-        if document is not None:
-            self._gone.add(document, gauges=False)
+        gone = self._doors.pop(door, None)
+        if gone is not None:
+            gone.add_to(self._gone)
 
     def exposition(self) -> bytes:
         sums = _Sums()
-        sums.add(self._gone.document())
-        for document in self._doors.values():
-            sums.add(document)
+        sums.add_all(self._gone)
+        for door in self._doors.values():
+            door.add_to(sums)
+            sums.add_gauges(door.own)
         sums.add(
             {
                 "counters": [
@@ -148,11 +189,11 @@ class _Collected:
             _gauge(families, name, _help(name), labels, value)
         for name, text, own_labels, value in self._own():
             _gauge(families, name, text, _labels(own_labels), value)
-        for (name, labels), (bounds, counts, total) in sorted(self._sums.histograms.items()):
+        for (name, labels), (counts, total) in sorted(self._sums.histograms.items()):
             family = families.get(name)
             if family is None:
                 family = families[name] = HistogramMetricFamily(name, _help(name), labels=_names(labels))
-            family.add_metric(_values(labels), _buckets(bounds, counts), total)  # type: ignore[attr-defined]
+            family.add_metric(_values(labels), _buckets(BOUNDS_S, counts), total)  # type: ignore[attr-defined]
         yield from families.values()
 
 

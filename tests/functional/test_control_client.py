@@ -180,7 +180,9 @@ def test_operations(tmp_path: Path) -> None:
             assert (caught.value.status, caught.value.code) == (404, "ResourceNotFoundException")
             assert client.send_logs(b"line\n")
             assert (await control.next("logs"))[1] == b"line\n"
-            client.send_metrics(b"{}")
+            assert not client.knows_figures
+            assert client.send_metrics(b"{}")
+            assert client.knows_figures
             assert (await control.next("metrics"))[0]["door"] == 3
 
     go(test())

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.dispatch import log_shipper
 from gateway.dispatch.spent import MAX_AHEAD
+from gateway.model.door_figures import COUNTERS, checked
 from gateway.model.invocation import ResultKind
 from tests.support.dispatch_bench import bench, go
 from tests.support.lending import view
@@ -301,15 +302,12 @@ def test_figures(tmp_path: Path) -> None:
             await b.call()
             await b.call()
             await b.call({"do": "raise"})
-            document = json.loads(b.dispatcher.metrics.as_json())
-            counters = {(name, labels.get("outcome")): value for name, labels, value in document["counters"]}
-            assert counters["forklight_invocations_total", "ok"] == 2
-            assert counters["forklight_invocations_total", "function_error"] == 1
-            assert counters["forklight_cold_starts_total", None] == 1
-            name, labels, bounds, counts, _ = document["histograms"][0]
-            assert (name, labels["function"]) == ("forklight_invocation_seconds", "f")
-            assert len(counts) == len(bounds) + 1
-            assert sum(counts) == 3
+            (row,) = b.dispatcher.metrics.document()["functions"]
+            _, function, outcomes, counters, buckets, _ = checked(row)
+            assert function == "f"
+            assert outcomes == {"ok": 2, "function_error": 1}
+            assert counters[COUNTERS.index("forklight_cold_starts_total")] == 1
+            assert sum(buckets) == 3
 
     go(test())
 

@@ -43,7 +43,7 @@ class Asker:
         self._workers: list[tuple[Any, socket.socket]] = []
 
     def pool(self) -> WorkerPool:
-        pool = WorkerPool(view(), None, FunctionStats("r", "f"), self.fast)
+        pool = WorkerPool(view(), None, FunctionStats("r", "f", {}, {}), self.fast)
         near, far = socket.socketpair()
         log, other = socket.socketpair()
         self._sockets += [near, far, log, other]

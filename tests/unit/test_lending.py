@@ -115,7 +115,7 @@ class Office:
         self.groups: list[FunctionGroup] = []
         self.room = Room(concurrency, self.pools, self.groups, self.keeper, keep_alive)
         self.lending = Lending(
-            self.loop, self.pools, self.keeper, cast(Any, self.snapshots), self.room, keep_alive
+            self.loop, self.pools, {}, self.keeper, cast(Any, self.snapshots), self.room, keep_alive
         )
         self.zygotes: dict[str, socket.socket] = {}  # their ends
         self._open: list[Any] = []

@@ -194,3 +194,19 @@ def test_provisioned_workers_are_made_and_kept() -> None:
     assert (p.to_provision(), p.provision()) == (0, (4, True))
     p.failed_spares, p.retired = 0, True
     assert p.to_provision() == 0
+
+
+def test_a_function_rests_when_nothing_of_it_is_to_be_looked_after() -> None:
+    p = pool()
+    assert p.rests()
+    p.starting = 1
+    assert not p.rests()
+    p.starting, p.workers = 0, {1: worker(1, WorkerState.IDLE)}
+    assert not p.rests()
+    p.workers, p.provisioned = {}, 1
+    assert not p.rests()
+    p.provisioned, p.snapshot = 0, SnapshotState.STARTING
+    assert not p.rests()
+    p.snapshot = SnapshotState.NONE
+    p.waiting.append(LendRequest(cast(Any, None), 1, None, 0.0))
+    assert not p.rests()

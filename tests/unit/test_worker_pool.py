@@ -37,7 +37,7 @@ def pool(
     **options: object,
 ) -> WorkerPool:
     made = WorkerPool(
-        view(**options), None, FunctionStats("r", "f"), fast or FastPath(Congestion(os.devnull))
+        view(**options), None, FunctionStats("r", "f", {}, {}), fast or FastPath(Congestion(os.devnull))
     )
     for _ in range(waiting):
         invocation = Invocation(made.view, b"{}", "", b"", "", lambda result: None)
