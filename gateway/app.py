@@ -56,6 +56,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "log_level": arguments.log_level,
         "require_isolation": arguments.require_isolation,
         "egress_allow": tuple(arguments.egress_allow or ()),
+        "function_endpoint": arguments.function_endpoint,
+        "role_credentials_s": arguments.role_credentials * 60.0,
         "egress_dns": tuple(arguments.egress_dns or ()),
         "allow_host_network": arguments.allow_host_network,
         "io_bytes_per_s": arguments.io_rate * MIB,

@@ -29,7 +29,7 @@ from gateway.settings import Settings
 from gateway.storage.aws_credentials import read_credentials
 from gateway.telemetry import log_lines
 from sandbox import users
-from sandbox.egress.addresses import parse_allowed
+from sandbox.egress.addresses import Place, parse_allowed, place_of
 from sandbox.errors import SandboxError
 from sandbox.host import Host
 from sandbox.io_limits import Rates
@@ -58,7 +58,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT and return the exit status. Raises StartError when it cannot start."""
     log_lines.set_up("supervisor", settings.log_level)
     _raise_file_limit()
-    allowed = _networks(settings)
+    allowed, places = _networks(settings), _places(settings)
     _check_destinations(settings)
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
@@ -72,6 +72,7 @@ def serve(settings: Settings) -> int:
                 state_dir / "sandboxes",
                 state_dir,
                 egress_allow=allowed,
+                egress_places=places,
                 allow_host_network=settings.allow_host_network,
                 io_rates=Rates(settings.io_bytes_per_s, settings.io_operations_per_s),
             )
@@ -299,6 +300,14 @@ def _networks(settings: Settings) -> list[IPv4Network]:
         return parse_allowed(settings.egress_allow)
     except ValueError as error:
         raise StartError(f"network egress: {error}") from error
+
+
+def _places(settings: Settings) -> list[Place]:
+    try:
+        place = place_of(settings.function_endpoint) if settings.function_endpoint else None
+    except ValueError as error:
+        raise StartError(f"--function-endpoint {error}") from error
+    return [] if place is None else [place]
 
 
 def _check_destinations(settings: Settings) -> None:

@@ -57,6 +57,11 @@ class Settings:
     egress_allow: tuple[str, ...] = ()
     # Name servers for functions with network "egress"; none: those of the host's /etc/resolv.conf, whatever they are at the time.
     egress_dns: tuple[str, ...] = ()
+    # Where functions reach this server, as they see it (http://10.0.0.5:8080): what SDKs in them are told, and the one address and
+    # port that functions with network "egress" may reach for it, if it is an IPv4 address. None: they are told nothing.
+    function_endpoint: str | None = None
+    # How long credentials of execution roles are valid; workers are replaced long before theirs end, so at least an hour.
+    role_credentials_s: float = 6 * 3600.0
     # Whether functions may ask for network "host".
     allow_host_network: bool = False
     # What a worker of 1,769 MB may read, and write as much, of each disk under it; others in proportion, at least a quarter. 0: no limit.

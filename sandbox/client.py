@@ -50,6 +50,8 @@ class SupervisorEvents(Protocol):
 
     def recall(self, key: str, count: int, busy: bool) -> None: ...
 
+    def let_go(self, worker_id: int) -> None: ...
+
     def drain(self) -> None: ...
 
     def lost(self) -> None: ...
@@ -134,6 +136,8 @@ class SupervisorClient:
             self._events.died(int(str(message["worker"])), outcome)
         elif op == "recall":
             self._events.recall(str(message["key"]), int(str(message["count"])), bool(message.get("busy")))
+        elif op == "let_go":
+            self._events.let_go(int(str(message["worker"])))
         elif op == "drain":
             self._events.drain()
 

@@ -16,6 +16,7 @@ from sandbox.errors import SandboxError
 from sandbox.function_zygote import FunctionZygote
 from sandbox.host import Host
 from sandbox.mounts import clone_readonly
+from sandbox.role_credentials import RoleCredentials
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import first_limits
 from sandbox.shells import Shell
@@ -41,7 +42,15 @@ class Forker:
     numbers: itertools.count[int]
     channels: ChannelsAhead
 
-    def fork_into(self, spec: Spec, shell: Shell, *, park: bool, provisioned: bool = False) -> Worker:
+    def fork_into(
+        self,
+        spec: Spec,
+        shell: Shell,
+        credentials: RoleCredentials | None,
+        *,
+        park: bool,
+        provisioned: bool = False,
+    ) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
         zygote = self.zygotes.get(spec.runtime)
         if spec.limits != first_limits(spec.limits.tmp_mb):
@@ -49,16 +58,19 @@ class Forker:
         trees = open_trees(spec)
         try:
             fds = [("shell", shell.pidfd), *shell.leaf.attach_fds(inside_zygote=False), *trees]
-            return self._fork(spec, zygote, shell, shell.leaf, fds, park, provisioned)
+            return self._fork(spec, zygote, shell, shell.leaf, fds, credentials, park, provisioned)
         finally:
             for _, fd in trees:
                 os.close(fd)
 
-    def fork_from(self, spec: Spec, parent: FunctionZygote, *, park: bool) -> Worker:
+    def fork_from(
+        self, spec: Spec, parent: FunctionZygote, credentials: RoleCredentials | None, *, park: bool
+    ) -> Worker:
         """A worker of the function's own zygote, inside that zygote's sandbox but in a cgroup of its own."""
         leaf = parent.leaves.pop() if parent.leaves else self.new_leaf(spec)
         try:
-            return self._fork(spec, parent.zygote, None, leaf, leaf.attach_fds(inside_zygote=True), park)
+            fds = leaf.attach_fds(inside_zygote=True)
+            return self._fork(spec, parent.zygote, None, leaf, fds, credentials, park)
         except OSError:
             leaf.remove()
             raise
@@ -80,6 +92,7 @@ class Forker:
         shell: Shell | None,
         leaf: Leaf,
         fds: list[tuple[str, int]],
+        credentials: RoleCredentials | None,
         park: bool,
         provisioned: bool = False,
     ) -> Worker:
@@ -96,8 +109,11 @@ class Forker:
                 log_fd=ends.log,
                 forked_at=self.loop.time(),
                 spec=spec,
+                credentials=credentials,
             )
             document = {**spec.init, "instance": worker.instance, "born": worker.born, "park": park}
+            if credentials is not None:
+                document["credentials"] = credentials.document()
             if provisioned:
                 document["init_type"] = "provisioned-concurrency"
             os.write(worker.channel_fd, init_frame(document))

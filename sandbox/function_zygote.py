@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from sandbox.cgroups import Leaf
 from sandbox.deaths import Death, of_status
+from sandbox.role_credentials import RoleCredentials
 from sandbox.shells import Shell
 from sandbox.zygote import Zygote
 
@@ -23,6 +24,7 @@ class FunctionZygote:
     zygote: Zygote
     log_fd: int
     started_at: float
+    credentials: RoleCredentials | None = None  # what its module code has seen
     users: int = 0
     init_us: int = 0  # what the module code took, with all that came before it
     leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children

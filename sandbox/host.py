@@ -18,6 +18,7 @@ from pathlib import Path
 from sandbox import cgroups, mounts, namespaces, native, network, reserve, seccomp, trial, users
 from sandbox.cgroups import Leaf, Tree
 from sandbox.egress import router as egress
+from sandbox.egress.addresses import Place
 from sandbox.egress.router import Router
 from sandbox.errors import SandboxError
 from sandbox.host_report import describe
@@ -78,6 +79,7 @@ class Host:
         state_dir: Path,
         *,
         egress_allow: Sequence[IPv4Network] = (),
+        egress_places: Sequence[Place] = (),
         allow_host_network: bool = False,
         io_rates: Rates = Rates(),  # noqa: B008 - a value
     ) -> Host:
@@ -87,7 +89,8 @@ class Host:
         must have one thread, first moves into a user namespace of its own. Raises SandboxError when not even that is possible, or when
         another supervisor lives in `run_dir`.
 
-        `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet. `io_rates`: what
+        `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet; `egress_places`: a
+        port of an address, likewise. `io_rates`: what
         sandboxes may read and write of the disks that hold `state_dir`, `run_dir` and the interpreters.
         """
         reserve.hold()
@@ -114,7 +117,7 @@ class Host:
                 catalogue=catalogue,
             )
             try:
-                host._find_out(egress_allow, allow_host_network)
+                host._find_out(egress_allow, egress_places, allow_host_network)
             except BaseException:
                 tree.close()
                 raise
@@ -247,12 +250,14 @@ class Host:
         """Where forklight-init mounts a new root in its own mount namespace; on the host it stays empty."""
         return self._folder / "root"
 
-    def _find_out(self, egress_allow: Sequence[IPv4Network], allow_host_network: bool) -> None:
+    def _find_out(
+        self, egress_allow: Sequence[IPv4Network], egress_places: Sequence[Place], allow_host_network: bool
+    ) -> None:
         """Make one sandbox as a trial, with an image for /tmp if possible, and write the report from what worked."""
         self._mount_point.mkdir(exist_ok=True)
         no_image = self._choose_tmp()
         wrong = self._try_out("none")
-        self._networks[network.EGRESS] = self._choose_egress(egress_allow)
+        self._networks[network.EGRESS] = self._choose_egress(egress_allow, egress_places)
         if not allow_host_network:
             self._networks[network.HOST] = (
                 "the operator has not allowed it (forklight serve --allow-host-network)"
@@ -284,12 +289,12 @@ class Host:
             return str(error)
         return ""
 
-    def _choose_egress(self, allowed: Sequence[IPv4Network]) -> str:
+    def _choose_egress(self, allowed: Sequence[IPv4Network], places: Sequence[Place]) -> str:
         """Why sandboxes cannot have a way out here; "" if they can. The host itself is not changed for that yet."""
         if self.rootless:
             return "a link to the host's network needs root"
         try:
-            self._router = Router.open(allowed, lambda note: _record(self._lock_fd, self._tree, note))
+            self._router = Router.open(allowed, lambda note: _record(self._lock_fd, self._tree, note), places)
         except SandboxError as error:
             return f"{error} (the kernel needs veth, nf_tables with inet, nat, fib and connlimit)"
         return ""

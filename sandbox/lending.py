@@ -109,7 +109,7 @@ class Lending:
             self._share_limit(pool)
 
     def _taken_back(self, worker: Worker, pool: VersionPool | None, *, unused: bool) -> None:
-        if pool is None or (pool.spec.isolation == "request" and not unused):
+        if pool is None or worker.leaving or (pool.spec.isolation == "request" and not unused):
             self._keeper.kill(worker, "retired")
             return
         if self._room.gives_way(pool):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from sandbox.messages import Message, MessageSocket
+from sandbox.role_credentials import RoleCredentials
 from sandbox.spec import Spec
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ class DoorPeer:
     def recall(self, key: str, count: int, *, busy: bool = False) -> None:
         """`busy`: those that run something as well, as soon as they have answered."""
         self._link.send({"op": "recall", "key": key, "count": count, "busy": busy})
+
+    def let_go(self, worker: Worker) -> None:
+        """It is to be released: now, or when it has answered."""
+        self._link.send({"op": "let_go", "worker": worker.worker_id})
 
     def drain(self) -> None:
         self._link.send({"op": "drain"})
@@ -179,13 +184,17 @@ class ControlPeer:
             try:
                 spec = Spec.from_message(cast("dict[str, object]", message["spec"]))
                 # What is defined before control serves was there before: it costs nothing until it is called.
-                self._supervisor.define(spec, prepare=self._serving)
+                credentials = RoleCredentials.from_message(message.get("credentials"))
+                self._supervisor.define(spec, prepare=self._serving, credentials=credentials)
             except (KeyError, TypeError, ValueError) as error:
                 self._link.send({"op": "refused", "seq": seq, "error": f"{type(error).__name__}: {error}"})
             else:
                 self._link.send({"op": "defined", "seq": seq})
         elif op == "undefine":
             self._supervisor.undefine(cast(str, message["key"]))
+        elif op == "credentials":
+            credentials = RoleCredentials.from_message(message["credentials"])
+            self._supervisor.renew(cast(str, message["key"]), credentials)
         elif op == "limit":
             self._supervisor.limit(
                 cast(str, message["region"]),

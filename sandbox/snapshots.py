@@ -131,6 +131,7 @@ class Snapshots:
             ),
             log_fd=log_read,
             started_at=self._loop.time(),
+            credentials=pool.credentials,
         )
         pool.zygote = function_zygote
         self._alive.append(function_zygote)
@@ -168,6 +169,8 @@ class Snapshots:
             os.close(log_write)
         if not function_zygote.stopped:
             document = {**pool.spec.init, "init_type": "snap-start", "instance": "0" * 32, "born": 0}
+            if pool.credentials is not None:
+                document["credentials"] = pool.credentials.document()
             function_zygote.zygote.init(document)
             function_zygote.init_timer = self._loop.call_later(
                 SNAPSHOT_INIT_LIMIT_S, self._check_init, pool, function_zygote

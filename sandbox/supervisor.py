@@ -19,6 +19,8 @@ from sandbox.keep_alive import KeepAlive, Kept
 from sandbox.lending import Lending
 from sandbox.memory import Memory
 from sandbox.peers import ControlPeer, DoorPeer
+from sandbox.renewal import Renewal
+from sandbox.role_credentials import RoleCredentials
 from sandbox.room import Room
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.runtimes.catalogue import Catalogue
@@ -96,6 +98,7 @@ class Supervisor:
         self._lending = Lending(
             loop, self._pools, self._awake, self._keeper, self._snapshots, room, self._keep_alive
         )
+        self._renewal = Renewal(self._keeper, self._snapshots)
         self._tick_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -159,8 +162,9 @@ class Supervisor:
 
     # -- versions ------------------------------------------------------------------------------------------------
 
-    def define(self, spec: Spec, *, prepare: bool) -> None:
-        """Make a version known. `prepare`: it is new, so take its snapshot now rather than at the first call."""
+    def define(self, spec: Spec, *, prepare: bool, credentials: RoleCredentials | None = None) -> None:
+        """Make a version known. `prepare`: it is new, so take its snapshot now rather than at the first call. `credentials`: of
+        its execution role."""
         program = self._zygotes.catalogue.programs.get(spec.runtime)
         if program is None:
             raise ValueError(f"runtime {spec.runtime} is not installed on this host")
@@ -169,6 +173,7 @@ class Supervisor:
             spec = replace(spec, init={**spec.init, "command": list(program.command)})
         known = self._pools.get(spec.key)
         if known is not None and known.spec == spec:
+            self.renew(spec.key, credentials)
             return
         if known is not None:
             self.undefine(spec.key)
@@ -178,6 +183,7 @@ class Supervisor:
             SnapshotState.NONE if wanted else SnapshotState.OFF,
             active_s=min(ACTIVE_S, self._idle_timeout),
             group=self._groups.setdefault((spec.region, spec.function), FunctionGroup()),
+            credentials=credentials,
         )
         self._pools[spec.key] = pool
         pool.group.pools.append(pool)
@@ -201,6 +207,13 @@ class Supervisor:
                 else f"a process of {spec.runtime} cannot be forked"
             )
             self._loop.call_soon(self._snapshot_settled, pool, SnapshotEnd("off", pool.snapshot_why))
+
+    def renew(self, key: str, credentials: RoleCredentials | None) -> None:
+        """Newer ones for workers to come; of another role than before, or None: instead of what workers have. A no-op for an unknown
+        version."""
+        pool = self._pools.get(key)
+        if pool is not None:
+            self._renewal.renew(pool, credentials, self._loop.time())
 
     def undefine(self, key: str) -> None:
         """No new calls. Lent workers finish what they do; the rest goes now."""
@@ -260,6 +273,8 @@ class Supervisor:
                 continue
             if pool.provisioned or pool.provision_told is not None:
                 self._look_after(pool)
+            if self._renewal.concerns(pool):
+                self._renewal.look(pool, now)
             for worker in pool.expired(now, self._idle_timeout):
                 self._keeper.kill(worker, "idle")
             for worker in list(pool.spares):

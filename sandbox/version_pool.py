@@ -16,6 +16,7 @@ from sandbox.worker_state import WorkerState
 if TYPE_CHECKING:
     from sandbox.function_zygote import FunctionZygote
     from sandbox.peers import DoorPeer
+    from sandbox.role_credentials import RoleCredentials
     from sandbox.spec import Spec
     from sandbox.worker import Worker
 
@@ -67,6 +68,7 @@ class VersionPool:
     spec: Spec
     snapshot: SnapshotState
     snapshot_why: str = ""
+    credentials: RoleCredentials | None = None  # of its execution role: what the next worker gets
     zygote: FunctionZygote | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     spares: list[Worker] = field(default_factory=list)

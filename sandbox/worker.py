@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sandbox.deaths import Death
     from sandbox.function_zygote import FunctionZygote
     from sandbox.peers import DoorPeer
+    from sandbox.role_credentials import RoleCredentials
     from sandbox.shells import Shell
     from sandbox.spec import Spec
 
@@ -40,6 +41,12 @@ class Worker:
     killed_for: Death | None = None
     failure: Death | None = None
     zygote: FunctionZygote | None = None
+    credentials: RoleCredentials | None = None
+    leaving: bool = False  # its door has been told to let it go
+
+    def held(self) -> tuple[RoleCredentials | None, ...]:
+        """Credentials in its memory: those it was born with, and those that its snapshot's module code saw."""
+        return (self.credentials,) if self.zygote is None else (self.credentials, self.zygote.credentials)
 
     def become(self, state: WorkerState) -> None:
         if state not in TRANSITIONS[self.state]:

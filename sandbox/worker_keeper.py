@@ -96,7 +96,8 @@ class WorkerKeeper:
     def start(self, pool: VersionPool) -> None:
         if pool.snapshot is SnapshotState.ON and pool.zygote is not None:
             try:
-                worker = self._forker.fork_from(pool.spec, pool.zygote, park=not pool.awaited())
+                park = not pool.awaited()
+                worker = self._forker.fork_from(pool.spec, pool.zygote, pool.credentials, park=park)
             except OSError as error:
                 self._start_failed(pool, error)
                 return
@@ -122,6 +123,7 @@ class WorkerKeeper:
             worker = self._forker.fork_into(
                 pool.spec,
                 shell,
+                pool.credentials,
                 park=not pool.awaited(),
                 provisioned=pool.provisioned > 0 and not pool.waiting,
             )

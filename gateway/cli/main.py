@@ -169,6 +169,10 @@ def _add_serve(commands: Commands) -> None:
         help="an IPv4 network inside that functions with network egress may reach; repeat it")  # fmt: skip
     add("--egress-dns", metavar="ADDR", action="append",
         help="their name server; repeat it (those of the host)")  # fmt: skip
+    add("--function-endpoint", metavar="URL",
+        help="where functions reach this server: SDKs in them are told, and network egress lets them (they are told nothing)")  # fmt: skip
+    add("--role-credentials", metavar="MIN", type=_minutes, default=360.0,
+        help="minutes for which credentials of execution roles are valid (%(default)g)")  # fmt: skip
     add("--event-queue-depth", metavar="N", type=_positive, default=100_000,
         help="asynchronous events of one function that may wait; more are answered 429 (%(default)s)")  # fmt: skip
     add("--event-concurrency", metavar="N", type=_positive, default=64,
@@ -349,6 +353,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0.01 <= value <= 60 * 24 * 7:
+        raise argparse.ArgumentTypeError(f"{text}: must be minutes of a week at most")
     return value
 
 

@@ -50,6 +50,8 @@ class Deployment:
         self._runtime_layers = runtime_layers
         self._publish = publish
         self._link: SupervisorLink | None = None
+        # Of a function's execution role; set by who knows roles.
+        self.credentials_of: Callable[[Function], dict[str, Any] | None] = lambda function: None
         self._runtimes: dict[str, str] = {}
         self._missing_runtimes: dict[str, str] = {}
         self._refused_networks: dict[str, str] = {}
@@ -248,7 +250,9 @@ class Deployment:
     async def _define(self, function: Function) -> None:
         path, layers = self._keeper.path(function.code), self._keeper.layers(function)
         runtime_layer = self._runtime_layers.get(family_of(function.runtime))
-        await self.link.define(spec(function, path, layers, runtime_layer), self.settings.define_timeout_s)
+        definition = spec(function, path, layers, runtime_layer, self.settings.function_endpoint)
+        timeout_s = self.settings.define_timeout_s
+        await self.link.define(definition, timeout_s, self.credentials_of(function))
 
     def _expect_snapshot(self, entry: Entry, fresh: bool) -> None:
         """`fresh`: no former revision serves meanwhile, so the function is Pending."""

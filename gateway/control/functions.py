@@ -8,7 +8,7 @@ half-made: the store decides what exists.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -75,6 +75,7 @@ class Functions:
         self._deployment = deployment
         self._concurrency = concurrency
         self._locks = locks
+        self.check_role: Callable[[Function], None] = lambda function: None  # raises ApiError
         self._versions = Versions(registry, resources, deployment, concurrency)
 
     def get(self, region: str, name: str, qualifier: str | None = None) -> Entry:
@@ -130,6 +131,7 @@ class Functions:
                 layers=self._layers.uses(region, wanted.layers or ()),
             )
             _check_published(draft)
+            self.check_role(draft)
             async with self._code(wanted.package) as code:
                 entry = await self._deployment.deploy(replace(draft, code=code), None)
             return await self._versions.publish(entry) if wanted.publish else entry
@@ -187,6 +189,8 @@ class Functions:
                 snap_start=wanted.snap_start or old.snap_start,
             )
             _check_published(function)
+            if wanted.role is not None:
+                self.check_role(function)
             return await self._deployment.deploy(_rebuilt(function), entry)
 
     async def retag(self, region: str, name: str, add: dict[str, str], remove: tuple[str, ...]) -> None:

@@ -46,6 +46,7 @@ class Identities:
         self._tell = tell
         self._seal = seal
         self._changing = asyncio.Lock()
+        self.on_role: Callable[[str], None] = lambda arn: None  # a role is new, changed or gone
 
     def load(self) -> None:
         """After the resources are: what this process itself judges by."""
@@ -148,6 +149,8 @@ class Identities:
             if kind != "policy":
                 self.authority.remove(document["Arn"])
                 await self._tell({"op": "identity", "change": "principal_gone", "arn": document["Arn"]})
+            if kind == "role":
+                self.on_role(document["Arn"])
 
     async def followed(self, change: Change) -> None:
         """Resources have changed: who may call a function may be somebody else."""
@@ -181,6 +184,8 @@ class Identities:
         principal = self._principal(kind, document)
         self.authority.put(principal)
         await self._tell({"op": "identity", "change": "principal", "item": principal.message()})
+        if kind == "role":
+            self.on_role(document["Arn"])
 
     def _principal(self, kind: str, document: Document) -> Principal:
         managed = [default_version(self.policy(arn)) for arn in document["attached"]]

@@ -25,6 +25,7 @@ from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
 from gateway.control.event_invoke_configs import EventInvokeConfigs
 from gateway.control.event_source_mappings import EventSourceMappings
+from gateway.control.execution_roles import ExecutionRoles
 from gateway.control.function_locks import FunctionLocks
 from gateway.control.function_options import FunctionOptions
 from gateway.control.function_urls import FunctionUrls
@@ -124,6 +125,11 @@ class ControlServer:
         self.identities.authority.set_roots({key.key_id: key.secret for key in self.credentials.keys})
         self.resources.followers.append(self.identities.followed)
         self.resources.on_function_gone = self.identities.authority.function_gone
+        self._roles = ExecutionRoles(
+            self.registry, self.identities, lambda: self._deployment.link, settings.role_credentials_s
+        )
+        self._deployment.credentials_of = self._roles.credentials
+        self.identities.on_role = self._roles.role_changed
         self.layers = Layers(self.resources, self._keeper, locks)
         self.concurrency = Concurrency(
             self.registry, self.resources, self._deployment, locks, settings.concurrency
@@ -137,6 +143,7 @@ class ControlServer:
             self.concurrency,
             locks,
         )
+        self.functions.check_role = self._roles.check
         self.aliases = Aliases(
             self.registry, self.resources, self._deployment, locks, self.concurrency.follow
         )
@@ -166,6 +173,7 @@ class ControlServer:
         await self.concurrency.start()
         self._isolation = await self.link.isolation()
         await self._doors.start()
+        self._roles.start()
         self._collector = asyncio.create_task(self._collect())
         self._rester = asyncio.create_task(self._rest())
         self.link.ready()
@@ -173,6 +181,7 @@ class ControlServer:
 
     async def stop(self) -> None:
         """Requests under way end first; everything acknowledged is on disk already."""
+        self._roles.stop()
         if self._collector is not None:
             self._collector.cancel()
         if self._rester is not None:

@@ -14,20 +14,33 @@ from gateway.model.quotas import PIDS
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """AWS credentials that a function finds in its environment; they are nobody's, so that SDK clients can be made."""
+    """AWS credentials in the environment of a function without a role of ours; they are nobody's, so that SDK clients can be made."""
 
     access_key_id: str
     secret_access_key: str
     session_token: str
 
 
+# By which SDKs find the services that this server speaks for, and no others (SDKs and tools reference guide, "Service-specific
+# endpoints"): a function that uses S3 as well is not sent here for it.
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL_LAMBDA",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_ENDPOINT_URL_IAM",
+    "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS",
+)
 NO_CREDENTIAL = Credential("FORKLIGHTFUNCTION000", "none", "none")
 
 
 def spec(
-    function: Function, code: Path, layers: Sequence[Path], runtime_layer: Path | None
+    function: Function,
+    code: Path,
+    layers: Sequence[Path],
+    runtime_layer: Path | None,
+    endpoint: str | None = None,
 ) -> dict[str, Any]:
-    """What the supervisor needs to make workers. `code`, `runtime_layer` and the one of `layers` are absolute folders."""
+    """What the supervisor needs to make workers. `code`, `runtime_layer` and the one of `layers` are absolute folders; `endpoint` is
+    where functions reach this server."""
     settings = function.settings
     return {
         "key": function.key,
@@ -39,16 +52,18 @@ def spec(
         "network": settings.network,
         "isolation": settings.isolation,
         "snapshot": settings.snapshot,
-        "init": _init_document(function),
+        "init": _init_document(function, endpoint),
     }
 
 
-def _init_document(function: Function) -> dict[str, Any]:
+def _init_document(function: Function, endpoint: str | None) -> dict[str, Any]:
     """What the guest needs before the function's own code runs."""
+    given = function.environment or {}
+    endpoints = {} if endpoint is None else dict.fromkeys(_ENDPOINTS, endpoint)
     return {
         "handler": function.handler,
         "task_root": "/var/task",
-        "env": dict(function.environment or {}),
+        "env": {**endpoints, **given},
         "function_name": function.name,
         "function_version": function.version,
         "function_arn": function_arn(function.region, function.name),

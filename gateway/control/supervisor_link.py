@@ -51,9 +51,9 @@ class SupervisorLink:
         self._closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    async def define(self, spec: Message, timeout_s: float) -> None:
-        """Raises Refused, SupervisorLost."""
-        answer = await self._ask({"op": "define", "spec": spec}, timeout_s)
+    async def define(self, spec: Message, timeout_s: float, credentials: Message | None = None) -> None:
+        """`credentials`: of the execution role. Raises Refused, SupervisorLost."""
+        answer = await self._ask({"op": "define", "spec": spec, "credentials": credentials}, timeout_s)
         if answer.get("op") == "refused":
             raise Refused(str(answer.get("error") or "refused"))
 
@@ -70,6 +70,10 @@ class SupervisorLink:
     def provision(self, key: str, workers: int) -> None:
         """Have so many workers of a version initialised, always. What becomes of it is reported."""
         self._send({"op": "provision", "key": key, "workers": workers})
+
+    def renew(self, key: str, credentials: Message | None) -> None:
+        """What workers of a definition are born with from now on. A no-op for an unknown key. Raises SupervisorLost."""
+        self._send({"op": "credentials", "key": key, "credentials": credentials})
 
     def undefine(self, key: str) -> None:
         """Workers of that definition end when they are idle. A no-op for an unknown key."""

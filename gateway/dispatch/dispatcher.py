@@ -43,7 +43,7 @@ _steady = time.monotonic_ns
 
 
 class Dispatcher:
-    """One per door.  Also the SupervisorEvents of its client: died, recall, drain, lost."""
+    """One per door.  Also the SupervisorEvents of its client: died, recall, let_go, drain, lost."""
 
     def __init__(
         self,
@@ -297,6 +297,18 @@ class Dispatcher:
             if busy and not pool.one_shot:
                 pool.c.recalled = min(count, pool.busy)
                 count -= pool.c.recalled
+
+    def let_go(self, worker_id: int) -> None:
+        """Release a worker: now, or when it has answered."""
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
+        if worker.runs_fast:
+            worker.adopt()
+        worker.doomed = True
+        if worker.invocation is None:
+            self.part_with(worker, "release")
+            self.borrowing.ask(worker.pool, _steady())
 
     def view_changed(self, view: FunctionView) -> None:
         """The same version, but another reserved concurrency."""

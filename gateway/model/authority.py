@@ -263,6 +263,8 @@ class Authority:
         arn = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/{holder.name}/{session.name}"
         identity = f"{holder.id}:{session.name}"
         context = self._context(holder, identity) | issued
+        if session.function:
+            context["lambda:sourcefunctionarn"] = [session.function]
         return Who(key_id, Caller("role", arn, holder.arn), identity, policies, limits, context, session)
 
     def _context(self, principal: Principal, identity: str) -> dict[str, list[str]]:

@@ -32,6 +32,7 @@ class Session:
     parent: str = ""
     policies: tuple[str, ...] | None = None  # JSON of session policies; None: not limited
     nonce: str = ""
+    function: str = ""  # ARN of the function that has them as its execution role's
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def issue(seal: bytes, session: Session) -> TemporaryKey:
         "k": session.parent, "s": None if session.policies is None else list(session.policies),
         "r": secrets.token_urlsafe(9),
     }  # fmt: skip
+    if session.function:
+        fields["f"] = session.function
     payload = json.dumps(fields, separators=(",", ":")).encode()
     mac = base64.urlsafe_b64encode(_derived(seal, b"token", payload)).decode()
     token = f"{_VERSION}.{base64.urlsafe_b64encode(payload).decode()}.{mac}"
@@ -84,6 +87,7 @@ def _session(fields: dict[str, Any]) -> Session:
         parent=fields["k"],
         policies=None if policies is None else tuple(policies),
         nonce=fields["r"],
+        function=fields.get("f", ""),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from urllib.parse import urlsplit
 
 OURS = IPv4Network("198.18.0.0/15")
 ROUTER = IPv4Address("198.18.0.1")
@@ -40,6 +41,27 @@ def free_link(used: Iterable[IPv4Network]) -> IPv4Network:
 def _numbers() -> range:
     first = int(_LINKS.network_address)
     return range(first, first + _LINKS.num_addresses, 1 << (32 - _LINK_PREFIX))
+
+
+# An address and a port of it, for TCP.
+Place = tuple[IPv4Address, int]
+
+
+def place_of(url: str) -> Place | None:
+    """Where an HTTP URL leads, if that is an IPv4 address that a sandbox can reach at all; else None. Raises ValueError with a sentence
+    for what is no such URL."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (KeyError, ValueError):
+        raise ValueError(f"{url}: not a URL such as http://10.0.0.5:8080") from None
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{url}: not a URL such as http://10.0.0.5:8080")
+    try:
+        address = IPv4Address(parts.hostname)
+    except ValueError:
+        return None
+    return None if any(address in never for never in _NEVER_ALLOWED) else (address, port)
 
 
 def parse_allowed(texts: Sequence[str]) -> list[IPv4Network]:

@@ -58,10 +58,15 @@ class Router:
     """Made by `open`. `remember(note)` writes a note down before what is in it is done."""
 
     def __init__(
-        self, network: int, allowed: Sequence[IPv4Network], remember: Callable[[Note], None]
+        self,
+        network: int,
+        allowed: Sequence[IPv4Network],
+        remember: Callable[[Note], None],
+        places: Sequence[addresses.Place] = (),
     ) -> None:
         self._network = network
         self._allowed = list(allowed)
+        self._places = list(places)
         self._remember = remember
         self._note = Note()
         self._links: Links | None = None  # the host's
@@ -71,10 +76,15 @@ class Router:
         self._mtu = _DEFAULT_MTU
 
     @classmethod
-    def open(cls, allowed: Sequence[IPv4Network], remember: Callable[[Note], None]) -> Router:
+    def open(
+        cls,
+        allowed: Sequence[IPv4Network],
+        remember: Callable[[Note], None],
+        places: Sequence[addresses.Place] = (),
+    ) -> Router:
         """The namespace with its rules; nothing on the host yet. Raises SandboxError where the kernel lacks something."""
         network = native.new_network()
-        router = cls(network, allowed, remember)
+        router = cls(network, allowed, remember, places)
         try:
             router._fill()
         except BaseException:
@@ -160,6 +170,7 @@ class Router:
     def _ways_out(self) -> set[str]:
         assert self._links is not None
         to = (*_LOOKED_UP, *(network[min(1, network.num_addresses - 1)] for network in self._allowed))
+        to += tuple(address for address, _ in self._places)
         found = {self._links.way_to(address) for address in to}
         return {name for name in found if name is not None and name != self._note.link}
 
@@ -174,7 +185,7 @@ class Router:
         links = Links(self._socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE))
         packet_filter = PacketFilter(self._socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER))
         try:
-            packet_filter.load(rules.router_table(UPLINK, addresses.ROUTER, self._allowed))
+            packet_filter.load(rules.router_table(UPLINK, addresses.ROUTER, self._allowed, self._places))
             links.bring_up("lo")
             links.add_address("lo", addresses.ROUTER, 32)
         finally:
@@ -190,7 +201,7 @@ class Router:
             self._mtu = self._smallest_mtu(links)
             network = addresses.free_link(links.networks())
             self._remember(note)
-            packet_filter.load(rules.host_table(note.table, note.link, network, self._allowed))
+            packet_filter.load(rules.host_table(note.table, note.link, network, self._allowed, self._places))
             self._make_link(links, note.link, network)
         except BaseException as error:
             take_back(note, links, packet_filter)

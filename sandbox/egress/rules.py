@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from sandbox.egress import nftables as nft
+from sandbox.egress.addresses import Place
 from sandbox.egress.nftables import Chain, Expression, Table
 
 ICMP, TCP, UDP = 1, 6, 17
@@ -39,19 +40,30 @@ _ROUTER_TABLE = "forklight"
 _COUNTER = "connections"
 
 
-def _policy(allowed: Sequence[IPv4Network], then: Expression) -> list[list[Expression]]:
+def _policy(
+    allowed: Sequence[IPv4Network], places: Sequence[Place], then: Expression
+) -> list[list[Expression]]:
     """Rules that refuse what is blocked and go on with the rest."""
-    rules = [[nft.to_network(network), then] for network in allowed]
+    rules = [[*_to(place), then] for place in places]
+    rules += [[nft.to_network(network), then] for network in allowed]
     rules += [[nft.to_network(network), nft.goto("refuse")] for network in BLOCKED]
     return [*rules, [then]]
+
+
+def _to(place: Place) -> tuple[Expression, ...]:
+    address, port = place
+    return nft.protocol(TCP), nft.to_address(address), nft.to_port(port)
 
 
 # A caller that is told at once does not wait for its own time-out.
 _REFUSE = Chain("refuse", [[nft.protocol(TCP), nft.REJECT_WITH_RESET], [nft.REJECT]])
 
 
-def router_table(uplink: str, name_server: IPv4Address, allowed: Sequence[IPv4Network]) -> Table:
-    """`uplink`: the router's interface to the outside; every other one is a worker's. `name_server`: its own address."""
+def router_table(
+    uplink: str, name_server: IPv4Address, allowed: Sequence[IPv4Network], places: Sequence[Place] = ()
+) -> Table:
+    """`uplink`: the router's interface to the outside; every other one is a worker's. `name_server`: its own address. `allowed` and
+    `places`: what may be reached although it is not of the public internet."""
     from_worker = nft.did_not_come_in_by(uplink)
     dns = [nft.to_address(name_server), nft.to_port(DNS_PORT), nft.ACCEPT]
     return Table(
@@ -66,7 +78,7 @@ def router_table(uplink: str, name_server: IPv4Address, allowed: Sequence[IPv4Ne
                     [nft.DROP],
                 ],
             ),
-            Chain("outwards", _policy(allowed, nft.goto("counted"))),
+            Chain("outwards", _policy(allowed, places, nft.goto("counted"))),
             Chain(
                 "prerouting",
                 [[nft.IS_NOT_IPV4, nft.DROP], [from_worker, nft.SOURCE_IS_FORGED, nft.DROP]],
@@ -108,14 +120,20 @@ def router_table(uplink: str, name_server: IPv4Address, allowed: Sequence[IPv4Ne
     )
 
 
-def host_table(name: str, link: str, network: IPv4Network, allowed: Sequence[IPv4Network]) -> Table:
+def host_table(
+    name: str,
+    link: str,
+    network: IPv4Network,
+    allowed: Sequence[IPv4Network],
+    places: Sequence[Place] = (),
+) -> Table:
     """`link`: the host's interface to the router; `network`: the addresses of the two."""
     from_router, to_router = nft.came_in_by(link), nft.goes_out_by(link)
     return Table(
         name,
         [
             _REFUSE,
-            Chain("outwards", _policy(allowed, nft.ACCEPT)),
+            Chain("outwards", _policy(allowed, places, nft.ACCEPT)),
             # Interfaces that forward only because of us (`guard`): for nobody else but who had a connection anyway.
             Chain("guard", []),
             Chain(
@@ -144,6 +162,7 @@ def host_table(name: str, link: str, network: IPv4Network, allowed: Sequence[IPv
                 [
                     # The host's own addresses, whatever they are: only those that the operator has named.
                     *([from_router, nft.to_network(network), nft.ACCEPT] for network in allowed),
+                    *([from_router, *_to(place), nft.ACCEPT] for place in places),
                     [from_router, nft.goto("refuse")],
                 ],
                 hook="input",

@@ -158,6 +158,25 @@ def test_recall(tmp_path: Path) -> None:
     go(test())
 
 
+def test_a_worker_that_is_to_go_answers_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            pid = json.loads((await b.call({"do": "pid"})).payload)
+            busy = asyncio.create_task(b.call({"do": "sleep", "s": 0.2}))
+            await eventually(lambda: any(worker.invocation for worker in b.dispatcher.workers.values()))
+            (worker_id,) = b.dispatcher.workers
+            b.dispatcher.let_go(worker_id)
+            assert (await busy).kind is ResultKind.OK
+            await eventually(lambda: b.lender.asked("release") == 1)
+            assert json.loads((await b.call({"do": "pid"})).payload) != pid
+            (idle,) = b.dispatcher.workers
+            b.dispatcher.let_go(idle)
+            b.dispatcher.let_go(idle)  # it crossed with the release
+            assert b.lender.asked("release") == 2 and not b.dispatcher.workers
+
+    go(test())
+
+
 def test_changed_function_retires_its_workers(tmp_path: Path) -> None:
     async def test() -> None:
         async with bench(tmp_path) as b:

@@ -46,7 +46,6 @@ def function(
     name = name or f"t-{uuid.uuid4().hex[:12]}"
     client.create_function(
         FunctionName=name,
-        Role=ROLE,
         Code={"ZipFile": zip_of({"index.py": source, **(files or {})}, executable)},
         Tags={
             "forklight:isolation": isolation,
@@ -54,6 +53,7 @@ def function(
             "forklight:network": network,
         },
         **{
+            "Role": ROLE,
             "Runtime": "python3.11",
             "Handler": "index.handler",
             "Timeout": handler_timeout(10),
