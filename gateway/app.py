@@ -25,6 +25,7 @@ from gateway.serve import StartError as StartError
 from gateway.settings import MIB, Settings
 from gateway.storage.metadata import StorageError
 from gateway.telemetry import log_lines
+from sandbox.runtimes.java import find_compiler
 from sandbox.runtimes.python import find_interpreters
 
 log = logging.getLogger("forklight.app")
@@ -103,9 +104,8 @@ def _control(settings: Settings, config: dict[str, Any]) -> Run:
     from gateway.control.server import ControlServer
     from gateway.web.apis import control_api
 
-    api, runtime_layers = control_api.prepare(
-        settings, [str(found.path) for found in find_interpreters().values()]
-    )
+    pythons = [str(found.path) for found in find_interpreters().values()]
+    api, runtime_layers = control_api.prepare(settings, pythons, find_compiler())
 
     async def run(sock: socket.socket) -> None:
         server = ControlServer(

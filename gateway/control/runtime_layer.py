@@ -1,4 +1,5 @@
-"""The runtime layers: boto3 and what it needs, found by Python functions that do not bring their own, as on Lambda; and what Node runs.
+"""The runtime layers: boto3 and what it needs, found by Python functions that do not bring their own, as on Lambda; and our
+clients of the Runtime API that other languages run, Java's compiled.
 
     <folder>/<hash>/      mounted read-only at /var/runtime, last on sys.path
 
@@ -20,9 +21,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
+from gateway.control import java_client
 from gateway.storage.code import flush_tree, remove_path
 
 _log = logging.getLogger(__name__)
@@ -41,26 +44,38 @@ def layer_folders(state_dir: Path) -> list[Path]:
     return [shared, in_state] if ours and sys.prefix != sys.base_prefix else [in_state]
 
 
-def ensure_layers(folders: Sequence[Path], guests: Path, interpreters: Sequence[str]) -> dict[str, Path]:
+def ensure_layers(
+    folders: Sequence[Path], guests: Path, interpreters: Sequence[str], javac: Path | None = None
+) -> dict[str, Path]:
     """The layers by the language of the runtime; what cannot be made is left out and logged. `guests`: sandbox/guests. Blocks."""
-    wanted = {
-        "python": (guests / "python" / "runtime_layer", interpreters, DISTRIBUTIONS, "boto3"),
-        "nodejs": (guests / "node", (), (), "their bootstrap"),
+    wanted: dict[str, tuple[Path, Sequence[str], tuple[str, ...], Path | None]] = {
+        "python": (guests / "python" / "runtime_layer", interpreters, DISTRIBUTIONS, None),
+        "nodejs": (guests / "node", (), (), None),
+        "ruby": (guests / "ruby", (), (), None),
     }
+    if javac is not None:
+        wanted["java"] = (guests / "java", (), (), javac)
     layers = {}
-    for language, (extra, compiled_for, names, lost) in wanted.items():
-        try:
-            layer = ensure_runtime_layer(folders, extra, compiled_for, names)
-        except OSError as error:
-            _log.error(
-                "%s functions will not find %s: the runtime layer could not be made: %s",
-                language,
-                lost,
-                error,
-            )
-        else:
-            if layer is not None:
-                layers[language] = layer
+    # Two compilers may be at it the first time.
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = {
+            language: pool.submit(ensure_runtime_layer, folders, *made_of)
+            for language, made_of in wanted.items()
+        }
+        for language, layer in found.items():
+            try:
+                path = layer.result()
+            except OSError as error:
+                lost = "boto3" if language == "python" else "their bootstrap"
+                _log.error(
+                    "%s functions will not find %s: the runtime layer could not be made: %s",
+                    language,
+                    lost,
+                    error,
+                )
+            else:
+                if path is not None:
+                    layers[language] = path
     return layers
 
 
@@ -69,11 +84,13 @@ def ensure_runtime_layer(
     extra: Path | None = None,
     interpreters: Sequence[str] = (),
     names: Sequence[str] | None = None,
+    javac: Path | None = None,
 ) -> Path | None:
     """The layer, found or made in the first of `folders` that allows it. None when a distribution is not installed.
 
     `names` are those of the distributions (boto3 and what it needs), `extra` is a folder whose files are added, `interpreters` are
-    paths of the Pythons to compile for. Blocks, the first time for several seconds. Raises OSError; then nothing is left.
+    paths of the Pythons to compile for; `javac` makes a jar of the files, which are Java then. Blocks, the first time for several
+    seconds. Raises OSError; then nothing is left.
     """
     try:
         distributions = [distribution(name) for name in (DISTRIBUTIONS if names is None else names)]
@@ -88,13 +105,7 @@ def ensure_runtime_layer(
     failure: OSError | None = None
     for folder in folders:
         try:
-            return _make(
-                folder,
-                name,
-                distributions,
-                [(path, path.relative_to(extra or path)) for path in own],
-                interpreters,
-            )
+            return _make(folder, name, distributions, extra, own, interpreters, javac)
         except OSError as error:
             failure = error
     raise failure or OSError("no folder for the runtime layer")
@@ -104,8 +115,10 @@ def _make(
     folder: Path,
     name: str,
     distributions: list[Distribution],
-    own: list[tuple[Path, Path]],
+    extra: Path | None,
+    own: list[Path],
     interpreters: Sequence[str],
+    javac: Path | None,
 ) -> Path:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     if folder.is_symlink():
@@ -115,8 +128,11 @@ def _make(
         temporary.mkdir(mode=0o755)
         for found in distributions:
             _copy_distribution(found, temporary)
-        for source, target in own:
-            _copy(source, temporary / target)
+        if javac is not None:
+            java_client.build(javac, own, temporary)
+        else:
+            for source in own:
+                _copy(source, temporary / source.relative_to(extra or source))
         for interpreter in interpreters:
             _compile(interpreter, temporary)
         _open_to_all(temporary)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+from sandbox.runtimes.candidates import in_order, installed
 
 # Lambda's names: even majors only. The bootstrap needs no more than the oldest has.
 MAJORS = (18, 20, 22, 24)
@@ -21,12 +22,7 @@ def find_nodes() -> dict[str, Path]:
     Of several with the same major: the distribution's, /usr/local's, then the newest of a version manager's (nvm, n, fnm).
     """
     found: dict[str, Path] = {}
-    asked: set[Path] = set()
-    for candidate in _candidates():
-        path = candidate.resolve()
-        if path in asked or path.is_relative_to("/opt"):  # where a function's layers hide it
-            continue
-        asked.add(path)
+    for path in installed(_candidates()):
         major = _major(path)
         if major in MAJORS:
             found.setdefault(f"nodejs{major}.x", path)
@@ -40,23 +36,13 @@ def _candidates() -> Iterator[Path]:
         for major in MAJORS:
             yield Path(folder, f"node{major}")
             yield Path(folder, f"node-{major}")
-    home = os.path.expanduser("~")
-    patterns = [
-        f"{glob.escape(os.environ.get('NVM_DIR') or home + '/.nvm')}/versions/node/v*/bin/node",
-        "/usr/local/n/versions/node/*/bin/node",
-        f"{glob.escape(home)}/.local/share/fnm/node-versions/v*/installation/bin/node",
-    ]
-    for pattern in patterns:
-        yield from sorted((Path(path) for path in glob.glob(pattern)), key=_numbers, reverse=True)
-
-
-def _numbers(path: Path) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", str(path))]
+    home = Path(os.path.expanduser("~"))
+    yield from in_order(Path(os.environ.get("NVM_DIR") or home / ".nvm"), "versions/node/v*/bin/node")
+    yield from in_order(Path("/usr/local/n"), "versions/node/*/bin/node")
+    yield from in_order(home / ".local/share/fnm", "node-versions/v*/installation/bin/node")
 
 
 def _major(path: Path) -> int | None:
-    if not os.access(path, os.X_OK) or path.is_dir():
-        return None
     try:
         answer = subprocess.run(
             [path, "--version"], capture_output=True, check=True, timeout=10, env={}, stdin=subprocess.DEVNULL

@@ -260,7 +260,7 @@ def test_what_such_runtimes_cannot_have_is_refused(client: Any) -> None:
         pytest.raises(
             refused, match=r"Member must satisfy enum value set: .*provided.al2023.* or be a valid ARN"
         ),
-        own_runtime(client, Runtime="ruby3.4"),
+        own_runtime(client, Runtime="dotnet8"),
     ):
         pass
     with own_runtime(client, snapshot="auto") as name:

@@ -93,3 +93,15 @@ def test_a_folder_that_cannot_be_written_is_passed_over(
 def cached(path: str) -> str:
     folder, _, name = path.rpartition("/")
     return f"{folder}/__pycache__/{name.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc"
+
+
+def test_a_client_that_does_not_compile_leaves_nothing(tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "A.java").write_text("no Java")
+    compiler = tmp_path / "javac"
+    compiler.write_text("#!/bin/sh\necho 'A.java:1: error: this is no Java' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    with pytest.raises(OSError, match="error: this is no Java"):
+        ensure_runtime_layer([tmp_path / "layers"], extra, names=(), javac=compiler)
+    assert list((tmp_path / "layers").iterdir()) == []

@@ -41,11 +41,12 @@ JSON = "application/json"
 
 
 def prepare(
-    settings: Settings, interpreters: Sequence[str] = ()
+    settings: Settings, interpreters: Sequence[str] = (), javac: Path | None = None
 ) -> tuple[Callable[[ControlServer], ControlApi], dict[str, Path]]:
     """What the control process reads from outside the state directory, so before it gives up its rights.
 
-    `interpreters` are the Pythons that functions run on. Returns the `api` and the `runtime_layers` of a ControlServer.
+    `interpreters` are the Pythons that functions run on, `javac` compiles what Java functions run. Returns the `api` and the
+    `runtime_layers` of a ControlServer.
     Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
@@ -55,7 +56,7 @@ def prepare(
         credentials = read_credentials(settings.s3_credentials) or credentials_in(os.environ)
         objects = ObjectStore(settings.s3_endpoint, credentials)
     guests = Path(__file__).parents[3] / "sandbox" / "guests"
-    layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters)
+    layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters, javac)
     return lambda server: ControlApi(server, model, objects, others), layers
 
 

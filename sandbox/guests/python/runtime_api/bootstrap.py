@@ -13,6 +13,7 @@ import time
 from .. import environment
 from ..environment import Document
 from ..faults import Fault
+from . import languages
 
 INVALID_ENTRYPOINT = "Runtime.InvalidEntrypoint"
 PLACES = ("/var/task/bootstrap", "/opt/bootstrap")
@@ -36,13 +37,10 @@ def start(document: Document, api: str) -> subprocess.Popen[bytes]:
     variables = build_environment(document, api)
     given = document.get("command")
     command = [str(word) for word in given] if isinstance(given, list) else []
-    if str(document["runtime"]).startswith("nodejs"):
-        command[1:1] = _node_options(document)
-        major = str(document["runtime"]).removeprefix("nodejs").partition(".")[0]
-        variables.setdefault(
-            "NODE_PATH",
-            f"/opt/nodejs/node{major}/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task",
-        )
+    if command:
+        command[1:1] = languages.options(document)
+        for name, value in languages.variables(document).items():
+            variables.setdefault(name, value)
     wrapper = variables.get("AWS_LAMBDA_EXEC_WRAPPER") if command else None
     command = command or _find()
     try:
@@ -64,13 +62,6 @@ def _find() -> list[str]:
         if os.path.isfile(path):
             return [path]
     raise Fault(INVALID_ENTRYPOINT, f"Error: Couldn't find valid bootstrap(s): [{' '.join(PLACES)}]")
-
-
-def _node_options(document: Document) -> list[str]:
-    """V8 does not see the sandbox's memory limit, and would collect too late."""
-    megabytes = document.get("memory_limit_in_mb")
-    heap = int(megabytes) * 9 // 10 if isinstance(megabytes, int) else 115
-    return ["--expose-gc", "--max-http-header-size=81920", f"--max-old-space-size={heap}"]
 
 
 class Usage:

@@ -1,0 +1,7 @@
+package com.amazonaws.services.lambda.runtime.logging;
+
+/** How the lines of LambdaLogger are written. */
+public enum LogFormat {
+    JSON,
+    TEXT
+}
