@@ -88,14 +88,14 @@ def drop(uid: int, gid: int, parent_pid: int) -> None:
 
     In a user namespace that maps one id only (rootless) the ids stay and the capabilities go.
     """
+    for capability in range(64):
+        # EINVAL ends the list of capabilities this kernel knows; EPERM: an ordinary user may not, nor we once we have other ids.
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
     if os.geteuid() == 0 and uid != 0:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    for capability in range(64):
-        # EINVAL ends the list of capabilities this kernel knows; EPERM means there is nothing left to drop.
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            break
     header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
     if _libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
         raise OSError(ctypes.get_errno(), "capset")

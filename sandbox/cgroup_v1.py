@@ -10,11 +10,13 @@ import os
 
 from sandbox.cgroups import (
     EXTRA_PIDS,
+    RENEWABLE_BYTES,
     Leaf,
     Starved,
     directory_of,
     kill_processes,
     make_directory,
+    read,
     read_field,
     read_number,
     remove_directory,
@@ -55,9 +57,8 @@ class V1Leaf:
         self._swap, self._burst = swap, burst
         self._io = io
         self._io_set: tuple[int, int] | None = None  # as _set, of the disks
-        self._set: dict[
-            str, str
-        ] = {}  # file -> what is in it: a worker's limits are set several times, and mostly the same
+        # file -> what is in it: a worker's limits are set several times, and mostly the same. These the kernel begins with.
+        self._set = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "-1", "cpu.cfs_burst_us": "0"}
 
     def make(self) -> None:
         made: list[str] = []
@@ -166,6 +167,23 @@ class V1Leaf:
         except SandboxError:
             return  # removed already: it was empty
         kill_processes(pids)
+
+    def alone(self) -> bool:
+        return read_number(self._directories["pids"], "pids.current") == 1
+
+    def renew(self, limits: Limits) -> bool:
+        memory = self._directories["memory"]
+        try:
+            if int(read(self._directories["pids"], "pids.current")) != 0:
+                return False
+            if int(read(memory, "memory.usage_in_bytes")) > RENEWABLE_BYTES or self.oom_kills():
+                return False
+            write(memory, "memory.max_usage_in_bytes", "0")
+            # The same again, but now nothing of it is used.
+            write(self._directories["cpu"], "cpu.cfs_quota_us", str(limits.cpu_quota_us))
+        except (OSError, ValueError):
+            return False
+        return True
 
     def release(self) -> None:
         while self._tasks:

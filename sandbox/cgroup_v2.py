@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sandbox.cgroups import (
     EXTRA_PIDS,
     REFUGE_SUFFIX,
+    RENEWABLE_BYTES,
     Leaf,
     Starved,
     directory_of,
@@ -121,6 +122,22 @@ class V2Leaf:
                 return  # removed already: it was empty
             write(self._path, "pids.max", "0")
             kill_processes(self._path)
+
+    def alone(self) -> bool:
+        return read_number(self._path, "pids.current") == 1
+
+    def renew(self, limits: Limits) -> bool:
+        try:
+            if int(read(self._path, "pids.current")) != 0:
+                return False
+            if int(read(self._path, "memory.current")) > RENEWABLE_BYTES or self.oom_kills():
+                return False
+            if self._cpu:
+                # The same again, but now nothing of it is used.
+                write(self._path, "cpu.max", f"{limits.cpu_quota_us} {CPU_PERIOD_US}")
+        except (OSError, ValueError):
+            return False
+        return True
 
     def release(self) -> None:
         for fd in (self._directory_fd, self._procs_fd):

@@ -1,8 +1,9 @@
 """Limits, accounting and sure death: one cgroup per worker, v2 or v1, chosen once at start.
 
-A *leaf* is used for one worker and thrown away. It is never used again after `kill`: on Linux 6.18 a cgroup to which cgroup.kill was
-ever written kills everything that is later cloned into it. All leaves sit in one *slice* of ours, so that what a dead supervisor
-left can be found and removed as a whole.
+A *leaf* is used for one worker and thrown away, or, where that has ended and left nothing, for another of the same snapshot (`renew`):
+making and removing one takes a directory in each of several hierarchies, and costs the kernel later as much as the end of a process. It
+is never used again after `kill`: on Linux 6.18 a cgroup to which cgroup.kill was ever written kills everything that is later cloned into
+it. All leaves sit in one *slice* of ours, so that what a dead supervisor left can be found and removed as a whole.
 
 Moving a process by cgroup.procs takes an RCU grace period, 7 ms and more. So processes are born in their leaf (v2: CLONE_INTO_CGROUP)
 or write themselves into its `tasks` files (v1), which has no such wait. One case is left: on v2 a child of a function zygote has
@@ -33,6 +34,8 @@ REFUGE_SUFFIX = "-supervisor"
 
 # Each worker's sandbox has a first process of its own, which counts as well.
 EXTRA_PIDS = 1
+# What the kernel may still hold of processes that have gone: charges that each CPU keeps in stock, its own memory for them.
+RENEWABLE_BYTES = 2 << 20
 
 
 # The cgroup's own limit, or that of the host (or of a cgroup above ours).
@@ -40,7 +43,7 @@ Starved = Literal["oom", "host_oom"]
 
 
 class Leaf(Protocol):
-    """One single-use cgroup. On a host without usable cgroups every call does nothing and every count is 0."""
+    """The cgroup of one worker at a time. On a host without usable cgroups every call does nothing and every count is 0."""
 
     name: str  # "" without cgroups
 
@@ -75,6 +78,13 @@ class Leaf(Protocol):
 
     def kill(self) -> None:
         """SIGKILL for every process in it; none can escape by forking. Does not wait for their end."""
+
+    def alone(self) -> bool:
+        """Whether one thread is all that is in it: then to kill that is to kill everything."""
+
+    def renew(self, limits: Limits) -> bool:
+        """For another worker of the same function and limits, after the end of one that was killed by itself: no process, no memory worth
+        naming and no kill for want of memory is left in it, and its share of CPU time is whole. False: remove it. Never after `kill`."""
 
     def release(self) -> None:
         """Close the descriptors of attach_fds; a later attach_fds opens them again."""
@@ -129,6 +139,12 @@ class NullLeaf:
         return 0
 
     def kill(self) -> None: ...
+
+    def alone(self) -> bool:
+        return False
+
+    def renew(self, limits: Limits) -> bool:
+        return False
 
     def release(self) -> None: ...
 

@@ -49,7 +49,10 @@ DIED = frozenset({"exit", "signal", "oom", "host_oom", "seccomp"})
 # Nobody is told of these one by one; they are counted.
 ORDINARY = frozenset({"idle", "evicted", "memory", "retired", "released", "shutdown", "cancelled"})
 # Kills that only follow the end of the worker's channel: if it died of something else before, that was the reason.
-_FOLLOWING = frozenset({"released", "init_failed", "protocol"})
+_BROKEN = frozenset({"init_failed", "protocol"})
+_FOLLOWING = _BROKEN | {
+    "released"
+}  # mostly of a worker that was used up: whether it had starved is not worth the look
 
 # strsignal(3) in the C locale, lower case, as Go's os.ProcessState prints it on Lambda.
 SIGNAL_NAMES = {
@@ -131,13 +134,16 @@ def signal_name(number: int) -> str:
 def of_status(status: ExitStatus, killed_for: Death | None, oom: Callable[[], Cause | None]) -> Death:
     """What a worker died of that ended with `status`, after we had it killed for `killed_for` (None: we had not).
 
-    `oom()` says whether the kernel has killed a process of it for want of memory; it is asked only when that can be.
+    `oom()` says whether the kernel has killed a process of it for want of memory; it is asked only when that can be. Of a plain SIGKILL
+    and a kill of ours that follows the end of the channel nobody can say which came first: it is told as ours.
     """
     if status.kind == "signal" and status.code == SIGKILL:
-        if killed_for is not None:
+        if killed_for is not None and killed_for.cause not in _BROKEN:
             return killed_for
         starved = oom()
-        return Death(starved) if starved else Death("signal", signal_name(SIGKILL))
+        if starved:
+            return Death(starved)
+        return killed_for or Death("signal", signal_name(SIGKILL))
     clean = status.kind == "exit" and status.code == 0
     if killed_for is not None and (clean or killed_for.cause not in _FOLLOWING):
         return killed_for

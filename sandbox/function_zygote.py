@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 
 from sandbox.cgroups import Leaf
 from sandbox.deaths import Death, of_status
+from sandbox.limits import Limits
 from sandbox.role_credentials import RoleCredentials
 from sandbox.shells import Shell
 from sandbox.zygote import Zygote
 
 LEAVES_AHEAD = 4
+# And this many are kept of workers that have ended: a door gives back several at a time.
+LEAVES_KEPT = 16
 # Output of module code is kept up to here until the snapshot is reported; a chattier module does not block.
 MAX_INIT_LOG = 64 * 1024
 
@@ -27,11 +30,20 @@ class FunctionZygote:
     credentials: RoleCredentials | None = None  # what its module code has seen
     users: int = 0
     init_us: int = 0  # what the module code took, with all that came before it
-    leaves: list[Leaf] = field(default_factory=list)  # cgroups made ahead for its children
+    leaves: list[Leaf] = field(
+        default_factory=list
+    )  # made ahead for its children, or kept of those that ended
     stopped: bool = False
     init_timer: asyncio.TimerHandle | None = None  # runs out when the module code takes too long
     killed_for: Death | None = None
     init_log: bytearray = field(default_factory=bytearray)
+
+    def keep_leaf(self, leaf: Leaf, limits: Limits) -> bool:
+        """The cgroup of a child that has ended, for the next one. False: it cannot be had, or is not wanted."""
+        if self.stopped or len(self.leaves) >= LEAVES_KEPT or not leaf.renew(limits):
+            return False
+        self.leaves.insert(0, leaf)  # the one that has rested longest is the next
+        return True
 
     def initialised(self) -> None:
         """Well or badly. A timer that lived on would hold all of this for as long as the limit is."""

@@ -39,6 +39,7 @@ class Worker:
     init_us: int = 0
     since: float = 0.0
     killed_for: Death | None = None
+    killed_alone: bool = False  # nothing else was in its cgroup, and nothing was done to that
     failure: Death | None = None
     zygote: FunctionZygote | None = None
     credentials: RoleCredentials | None = None

@@ -34,6 +34,8 @@ log = logging.getLogger("forklight.sandbox")
 
 # A leaf of a worker in a function zygote's sandbox may hold strays for a moment after the kill.
 _REMOVE_RETRY_S = 0.02
+# A process that is alone in its cgroup ends within a millisecond or two, unless that has no CPU time left, or its disk is slow.
+_ENDS_ALONE_S = 0.02
 # A worker that is not ready after this time waits for something, or has long work of its own: it does not hold up other starts.
 YOUNG_S = 0.02
 
@@ -280,6 +282,11 @@ class WorkerKeeper:
             self._loop.remove_reader(worker.channel_fd)
         worker.killed_for = Death(cause, detail)
         worker.become(WorkerState.DYING)
+        if worker.zygote is not None and cause == "released" and worker.pidfd >= 0 and worker.leaf.alone():
+            worker.killed_alone = True
+            pidfd_kill(worker.pidfd)
+            self._loop.call_later(_ENDS_ALONE_S, self._end_all, worker)
+            return
         if worker.shell is None:
             worker.leaf.kill()
             self._loop.call_later(LIFT_IO_AFTER_S, self._lift_io, worker)
@@ -289,6 +296,14 @@ class WorkerKeeper:
         if worker.shell is not None and worker.pidfd >= 0:
             self._shells.retire(worker.shell)
         self._let_end(worker)
+
+    def _end_all(self, worker: Worker) -> None:
+        """It was killed alone a while ago, and has not ended: something holds it up."""
+        if worker.state is not WorkerState.DEAD:
+            worker.killed_alone = False
+            worker.leaf.kill()
+            self._let_end(worker)
+            self._loop.call_later(LIFT_IO_AFTER_S, self._lift_io, worker)
 
     def _lift_io(self, worker: Worker) -> None:
         if worker.state is not WorkerState.DEAD:
@@ -325,8 +340,14 @@ class WorkerKeeper:
                 os.close(fd)
         if worker.shell is not None:
             self._shells.retire(worker.shell)
-        self._let_end(worker)
-        if worker.shell is None:
+            self._let_end(worker)
+        elif (
+            worker.killed_alone
+            and worker.zygote is not None
+            and worker.zygote.keep_leaf(worker.leaf, worker.spec.limits)
+        ):
+            self._left_zygote(worker)
+        else:
             self._remove_leaf(worker)
         self._on_room(pool)
 
@@ -334,10 +355,15 @@ class WorkerKeeper:
         # It was the only process in there, mostly: then there is nobody to kill.
         if not worker.leaf.remove():
             worker.leaf.kill()
+            self._let_end(worker)
             self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
         elif worker.zygote is not None:
-            if not self._snapshots.clean(worker.zygote):
+            if self._snapshots.clean(worker.zygote):
+                self._left_zygote(worker)
+            else:
                 self._loop.call_later(_REMOVE_RETRY_S, self._remove_leaf, worker)
-                return
-            self._snapshots.leave(worker.zygote)
-            worker.zygote = None
+
+    def _left_zygote(self, worker: Worker) -> None:
+        assert worker.zygote is not None
+        self._snapshots.leave(worker.zygote)
+        worker.zygote = None

@@ -69,6 +69,7 @@ class Worker:
         "cold",
         "dead_since",
         "deadline_ns",
+        "death_asked",
         "doomed",
         "fd",
         "fork_us",
@@ -113,6 +114,7 @@ class Worker:
         self.cold = lent.kind != "idle"  # until its first answer
         self.doomed = False  # takes no further invocation
         self.dead_since = 0  # steady ns of the end of its channel; 0: alive as far as we know
+        self.death_asked = False  # the supervisor was told to end it, and will say how it ended
         self.lent_ns = now
         self.init_deadline_ns = now + dispatcher.init_limit_ns
         self.idle_since = now

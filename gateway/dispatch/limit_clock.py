@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 TICK_NS = 50_000_000
 IDLE_RETURN_NS = 1_000_000_000  # then anybody may have the worker
-DEATH_NOTICE_NS = 2_000_000_000  # how long to wait for the supervisor to say how a worker died
+DEATH_NOTICE_NS = 2_000_000_000  # how long a worker whose channel has ended may live on
+DEATH_WORD_NS = 30_000_000_000  # and how long the supervisor has, on a busy host, to say how it ended
 QUEUE_LIMIT_NS = 30_000_000_000  # how long an invocation waits for a worker at most
 ADOPT_NS = 1_000_000_000  # a plain call that has waited for so long is no longer plain
 FLUSH_TICKS = 4  # logs are shipped, and used workers replaced, every so many ticks
@@ -94,6 +95,8 @@ class LimitClock:
             elif invocation is not None:
                 if worker.dead_since:
                     if now - worker.dead_since > DEATH_NOTICE_NS:
+                        dispatcher.events.death_overdue(worker)
+                    if now - worker.dead_since > DEATH_WORD_NS:
                         dispatcher.events.death_unexplained(worker, invocation)
                 elif now >= worker.deadline_ns:
                     self._timed_out(worker, invocation, now)

@@ -95,8 +95,16 @@ class WorkerEvents:
         self._dispatcher.part_with(worker, "kill", "protocol")
         self._dispatcher.borrowing.ask(pool, _steady())
 
+    def death_overdue(self, worker: Worker) -> None:
+        """Its channel ended a while ago. Perhaps it lives and only closed its end: then this ends it. If it is dead, and the supervisor
+        has not come to say so, this changes nothing. Either way what the supervisor says next is the truth. Idempotent."""
+        supervisor = self._dispatcher.borrowing.supervisor
+        if supervisor is not None and not worker.death_asked:
+            worker.death_asked = True
+            supervisor.kill(worker.id, "protocol")
+
     def death_unexplained(self, worker: Worker, invocation: Invocation) -> None:
-        """Its channel ended and nobody said why: perhaps it lives and only closed its end."""
+        """It must have ended, and nobody says how."""
         self._end_by_death(worker, invocation, outcomes.BROKEN_CHANNEL)
         self._dispatcher.part_with(worker, "kill", "protocol")
         self._dispatcher.borrowing.ask(worker.pool, _steady())

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.dispatch import limit_clock
 from gateway.model.invocation import Result, ResultKind
 from sandbox.deaths import Death
 from tests.support.dispatch_bench import CODE, SLOW_INIT, bench, error_of, go
@@ -233,6 +234,41 @@ def test_closed_channel_of_a_living_worker(tmp_path: Path) -> None:
             assert error["errorType"] == "Runtime.ExitError"
             assert time.monotonic() - began < 3
             assert ("kill", "protocol") in b.lender.calls
+
+    go(test())
+
+
+def test_a_death_that_is_told_late_is_told_truly(tmp_path: Path) -> None:
+    """A busy supervisor says only after seconds how a worker ended: the answer waits for that, rather than guess."""
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            b.lender.isolation_oom = b.lender.silent = True
+            call = asyncio.ensure_future(b.call({"do": "signal", "signal": 9}, view(timeout_s=60)))
+            async with asyncio.timeout(PATIENCE_S):
+                while ("kill", "protocol") not in b.lender.calls:  # noqa: ASYNC110 - a test's own condition
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert b.lender.asked("kill") == 1
+            assert not call.done()
+            b.lender.speak()
+            assert error_of(await call)["errorType"] == "Runtime.OutOfMemory"
+            assert b.dispatcher.unfinished == 0
+
+    go(test())
+
+
+def test_a_death_of_which_nobody_speaks_ends_its_call_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limit_clock, "DEATH_NOTICE_NS", 50_000_000)
+    monkeypatch.setattr(limit_clock, "DEATH_WORD_NS", 200_000_000)
+
+    async def test() -> None:
+        async with bench(tmp_path) as b:
+            b.lender.silent = True
+            error = error_of(await b.call({"do": "signal", "signal": 9}, view(timeout_s=60)))
+            assert error["errorMessage"].endswith("(its channel was broken)")
 
     go(test())
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox.cgroups import Leaf
 from sandbox.host import Host
 from sandbox.limits import Limits
 from tests.support import inside
@@ -153,6 +154,76 @@ def test_a_leaf_that_is_gone_can_be_killed_and_removed_again(host: Host) -> None
     assert leaf.remove()
     leaf.kill()
     assert leaf.remove()
+
+
+def started(leaf: Leaf, script: str) -> subprocess.Popen[bytes]:
+    """A Python in the leaf, which has begun."""
+    fds = [fd for name, fd in leaf.attach_fds(inside_zygote=True) if name in ("tasks", "procs")]
+    process = subprocess.Popen(
+        ["/usr/bin/python3", "-I", "-S", "-c", f"import os\n{script}\nos.write(1, b'.')\nos.read(0, 1)"],
+        preexec_fn=lambda: [os.write(fd, b"0") for fd in fds] and None,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdout.read(1) == b"."
+    return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate(timeout=seconds(20))
+
+
+def renewed_in_a_while(leaf: Leaf, limits: Limits) -> bool:
+    """The kernel counts what has gone a moment longer."""
+    deadline = time.monotonic() + seconds(5)
+    while not leaf.renew(limits):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_leaf_in_which_nothing_is_left_serves_again_within_its_limits(host: Host) -> None:
+    limits = Limits(128, 512)
+    leaf = host.new_leaf("again", limits)
+    try:
+        for _ in range(3):
+            process = started(leaf, "x = b'x' * (64 << 20)")
+            assert leaf.alone()
+            ended(process)
+            assert renewed_in_a_while(leaf, limits)
+        hog = started(leaf, "if os.fork() == 0:\n  x = b'x' * (200 << 20)\nos.wait()")
+        assert leaf.oom_kills() == 1
+        ended(hog)
+        assert not leaf.renew(limits)
+    finally:
+        leaf.kill()
+        assert leaf.remove()
+
+
+def test_a_leaf_in_which_something_is_left_does_not(host: Host) -> None:
+    limits = Limits(128, 512)
+    leaf = host.new_leaf("left", limits)
+    try:
+        parent = started(leaf, "if os.fork() == 0:\n  os.read(0, 1)\n  os._exit(0)")
+        assert not leaf.alone()
+        parent.kill()
+        parent.wait(seconds(20))
+        assert not leaf.renew(limits)
+        parent.communicate(timeout=seconds(20))  # ends its child, whose standard input this is
+        with_file = started(leaf, "fd = os.memfd_create('left')\nos.write(fd, b'x' * (16 << 20))")
+        memory = os.open(f"/proc/{with_file.pid}/fd/3", os.O_RDONLY)
+        ended(with_file)
+        try:
+            assert not leaf.renew(limits)
+        finally:
+            os.close(memory)
+        assert renewed_in_a_while(leaf, limits)
+        assert leaf.cpu_ns() > 0
+    finally:
+        leaf.kill()
+        assert leaf.remove()
 
 
 def test_a_name_in_use_is_refused(host: Host) -> None:

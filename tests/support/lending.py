@@ -16,7 +16,7 @@ from gateway.model.arn import LATEST, function_arn
 from gateway.model.invocation import FunctionView, Invocation, Result
 from gateway.model.request_id import new_request_id
 from sandbox.client import Denied, LentWorker
-from sandbox.deaths import of_status
+from sandbox.deaths import Death, of_status
 from sandbox.processes import ExitStatus
 from tests.support.guest_harness import GuestHarness, GuestWorker, document
 
@@ -54,12 +54,14 @@ class Lender:
     lost: bool = False
     wait_ready: bool = True  # lend as "ready", READY consumed
     isolation_oom: bool = False
+    silent: bool = False  # as a supervisor that has not come to say yet how workers ended; see `speak`
     calls: list[tuple[str, object]] = field(default_factory=list)
     workers: dict[int, GuestWorker] = field(default_factory=dict)
     idle: list[tuple[int, str, str | None]] = field(default_factory=list)
     tenants: dict[int, str | None] = field(default_factory=dict)
     keys: dict[int, str] = field(default_factory=dict)
     dispatcher: Dispatcher | None = None
+    _unsaid: list[tuple[int, Death]] = field(default_factory=list)
     _ids: int = 0
     _cancelled: set[int] = field(default_factory=set)
 
@@ -117,6 +119,15 @@ class Lender:
         if self.dispatcher is not None:
             ended = ExitStatus("exit" if status >= 0 else "signal", abs(status))
             death = of_status(ended, None, lambda: "oom" if self.isolation_oom else None)
+            self._unsaid.append((worker_id, death))
+            if not self.silent:
+                self.speak()
+
+    def speak(self) -> None:
+        """Say how those ended of whom it was not said."""
+        assert self.dispatcher is not None
+        unsaid, self._unsaid = self._unsaid, []
+        for worker_id, death in unsaid:
             self.dispatcher.died(worker_id, death.message())
 
     def cancel(self, lend_id: int) -> None:

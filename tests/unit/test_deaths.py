@@ -58,6 +58,9 @@ def killed(number: int) -> ExitStatus:
         (exited(7), "init_failed", None, Death("exit", "7")),
         (exited(120), "released", None, Death("setup")),
         (exited(0), "protocol", None, Death("protocol")),
+        (killed(9), "protocol", None, Death("protocol")),
+        (killed(9), "protocol", "oom", Death("oom")),
+        (killed(9), "init_failed", "host_oom", Death("host_oom")),
     ],
 )
 def test_of_status(status: ExitStatus, wanted: Cause | None, starved: Starved | None, death: Death) -> None:
