@@ -1,7 +1,8 @@
 """The AWS CLI drives Forklight as it drives AWS: the commands of a common Lambda tutorial, with nothing but `forklight env` added.
 
 One word of the tutorial differs: it writes --environment as Variables='{"ENV": ...}', JSON inside the shorthand syntax, which every
-version of the AWS CLI refuses before it sends anything. Needs version 2 (Debian package awscli): version 1 has no --cli-binary-format.
+version of the AWS CLI refuses before it sends anything. What it asks of other services (API Gateway, S3) is left out. Needs version 2
+(Debian package awscli): version 1 has neither --cli-binary-format nor `logs tail`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from tests.support.patience import seconds
@@ -20,6 +27,21 @@ from tests.support.server import Server
 
 TUTORIAL = r"""
 set -euo pipefail
+aws iam create-role \
+    --role-name LambdaExecutionRole \
+    --assume-role-policy-document '{
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole"
+        }]
+    }'
+
+aws iam attach-role-policy \
+    --role-name LambdaExecutionRole \
+    --policy-arn arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole
+
 cat > index.py << 'END'
 import json
 import os
@@ -38,7 +60,7 @@ def handler(event, context):
     }
 END
 
-python3 -m zipfile -c function.zip index.py
+zip function.zip index.py
 
 aws lambda create-function \
     --function-name my-function \
@@ -63,7 +85,28 @@ aws lambda invoke \
     response.json
 
 cat response.json
+
+API_ID=a1b2c3d4e5
+aws lambda add-permission \
+    --function-name my-function \
+    --statement-id apigateway-invoke \
+    --action lambda:InvokeFunction \
+    --principal apigateway.amazonaws.com \
+    --source-arn "arn:aws:execute-api:eu-west-1:123456789012:$API_ID/*"
+
+aws lambda create-event-source-mapping \
+    --function-name my-function \
+    --event-source-arn arn:aws:sqs:eu-west-1:123456789012:my-queue \
+    --batch-size 10 \
+    --maximum-batching-window-in-seconds 5
+
+aws lambda create-event-source-mapping \
+    --function-name my-function \
+    --event-source-arn arn:aws:dynamodb:eu-west-1:123456789012:table/my-table/stream/xxx \
+    --batch-size 100 \
+    --starting-position LATEST
 """
+TAIL = "aws logs tail /aws/lambda/my-function --since 10m --follow --format short"
 
 
 def _version_2() -> tuple[str, tuple[int, int]] | None:
@@ -85,27 +128,79 @@ def aws_cli() -> tuple[str, tuple[int, int]]:
     return found
 
 
-def test_a_tutorials_commands_run(
-    server: Server, tmp_path: Path, aws_cli: tuple[str, tuple[int, int]]
-) -> None:
+@dataclass
+class Shell:
+    """Where commands run: a folder, and an environment with the server's credentials."""
+
+    cwd: Path
+    environment: dict[str, str]
+    aws: str
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", f'aws() {{ command {self.aws} "$@"; }}\n{script}'],
+            cwd=self.cwd,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def shell(server: Server, tmp_path: Path, aws_cli: tuple[str, tuple[int, int]]) -> Shell:
     program, version = aws_cli
     # AWS_ENDPOINT_URL is honoured from 2.13 on (AWS CLI changelog); an older one is told by option.
     option = ' --endpoint-url "$AWS_ENDPOINT_URL"' if version < (2, 13) else ""
-    script = f'aws() {{ command {program}{option} "$@"; }}\n{TUTORIAL}'
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    more = {"AWS_PAGER": "", "AWS_DEFAULT_REGION": "eu-west-1"}  # the region of the tutorial's ARNs
+    return Shell(tmp_path, {**clean, **server.environment, **more}, program + option)
+
+
+@pytest.fixture
+def cleaned(server: Server) -> Iterator[Any]:
+    """A client of the tutorial's region; what the tutorial makes is gone afterwards."""
+    session = boto3.session.Session(server.access_key, server.secret_key, region_name="eu-west-1")
+    client = session.client("lambda", endpoint_url=server.url)
+    yield client
+    for mapping in client.list_event_source_mappings(FunctionName="my-function")["EventSourceMappings"]:
+        client.delete_event_source_mapping(UUID=mapping["UUID"])
+    client.delete_function(FunctionName="my-function")
+    iam = server.client("iam")
+    for policy in iam.list_attached_role_policies(RoleName="LambdaExecutionRole")["AttachedPolicies"]:
+        iam.detach_role_policy(RoleName="LambdaExecutionRole", PolicyArn=policy["PolicyArn"])
+    iam.delete_role(RoleName="LambdaExecutionRole")
+
+
+def test_a_tutorials_commands_run(shell: Shell, cleaned: Any) -> None:
+    if shutil.which("zip") is None:
+        pytest.skip("needs zip, as the tutorial does")
+    process = shell.start(TUTORIAL)
+    output, errors = process.communicate(timeout=seconds(180))
+    assert process.returncode == 0, errors
+    answer = json.loads((shell.cwd / "response.json").read_text())
+    assert json.loads(answer["body"]) == {"message": "Hello from Lambda!", "event": {"key": "value"}}
+    assert '"StatusCode": 200' in output and '"ExecutedVersion": "$LATEST"' in output
+    policy = json.loads(cleaned.get_policy(FunctionName="my-function")["Policy"])
+    assert [statement["Sid"] for statement in policy["Statement"]] == ["apigateway-invoke"]
+    found = cleaned.list_event_source_mappings(FunctionName="my-function")["EventSourceMappings"]
+    assert sorted(mapping["BatchSize"] for mapping in found) == [10, 100]
+    _tail(shell)
+
+
+def _tail(shell: Shell) -> None:
+    """Follows until it sees what the function has printed: lines are on disk a moment after the answer."""
+    process = shell.start(f"exec {shell.aws} {TAIL.removeprefix('aws ')}")
+    timer = threading.Timer(seconds(60), os.killpg, (process.pid, signal.SIGKILL))
+    timer.start()
     try:
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            env={**clean, **server.environment, "AWS_PAGER": ""},
-            capture_output=True,
-            text=True,
-            timeout=seconds(120),
-            check=False,
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert any(re.search(r'^\S+ Event: {"key": "value"}$', line) for line in lines), (
+            process.communicate()[1]
         )
-        assert done.returncode == 0, done.stderr
-        answer = json.loads((tmp_path / "response.json").read_text())
-        assert json.loads(answer["body"]) == {"message": "Hello from Lambda!", "event": {"key": "value"}}
-        assert '"StatusCode": 200' in done.stdout and '"ExecutedVersion": "$LATEST"' in done.stdout
     finally:
-        server.client().delete_function(FunctionName="my-function")
+        timer.cancel()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
