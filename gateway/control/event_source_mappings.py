@@ -115,7 +115,7 @@ class EventSourceMappings:
             _OF_STREAMS if service in _STREAMS else _OF_QUEUES if service == "sqs" else {"BatchSize": 100}
         )
         mapping = Mapping(
-            region, str(uuid.uuid4()), *function, enabled, _now(), {**defaults, **options}, tags
+            region, str(uuid.uuid4()), *function, enabled, _now(), _given({**defaults, **options}), tags
         )
         _check(mapping)
         async with self._changing:
@@ -141,7 +141,7 @@ class EventSourceMappings:
                 function=chosen,
                 qualifier=qualifier,
                 enabled=old.enabled if enabled is None else enabled,
-                options={**old.options, **options},
+                options=_given({**old.options, **options}),
                 changed=_now(),
             )
             _check(mapping)
@@ -207,6 +207,11 @@ def _service(options: dict[str, Any]) -> str:
         return "kafka"
     parts = str(options.get("EventSourceArn") or "").split(":")
     return parts[2] if len(parts) > 5 else ""
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Without structures that are empty: an empty one takes away what there was."""
+    return {name: value for name, value in options.items() if value != {}}
 
 
 def _check(mapping: Mapping) -> None:
