@@ -81,6 +81,10 @@ class Settings:
     # How long code that no function uses any more stays on disk: longer than the longest invocation (900 s), because a
     # worker of the deleted version may still be reading it.
     code_retention_s: float = 960.0
+    # Bytes of all layers of container images, packed as they came; what is more is refused.
+    image_store_bytes: int = 64 * 1024 * MIB
+    # Bytes of one image, unpacked. AWS: 10 GB.
+    image_bytes: int = 10 * 1024 * MIB
     # A front door that has not confirmed a change of a function after this time is disconnected; it then starts anew
     # from the whole state, so no door answers from an old view.
     door_ack_timeout_s: float = 5.0

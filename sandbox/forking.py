@@ -18,6 +18,7 @@ from sandbox.host import Host
 from sandbox.mounts import clone_readonly
 from sandbox.role_credentials import RoleCredentials
 from sandbox.runtime_zygotes import RuntimeZygotes
+from sandbox.runtimes.catalogue import IMAGE
 from sandbox.shell_pool import first_limits
 from sandbox.shells import Shell
 from sandbox.spec import Spec
@@ -25,6 +26,7 @@ from sandbox.worker import Worker
 from sandbox.zygote import ForkRequest, Zygote
 
 CODE, LAYERS, RUNTIME_LAYER = "/var/task", "/opt", "/var/runtime"
+ROOT = "/"  # of a container image, which brings all of these itself
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ class Forker:
 def open_trees(spec: Spec) -> list[tuple[str, int]]:
     """Detached read-only mounts of the function's code, layers and the runtime layer, for the child to attach."""
     trees: list[tuple[str, int]] = []
-    wanted = [(CODE, spec.code)]
+    wanted = [(ROOT if spec.runtime == IMAGE else CODE, spec.code)]
     wanted += [(LAYERS, layer) for layer in spec.layers[:1]]
     if spec.runtime_layer:
         wanted.append((RUNTIME_LAYER, spec.runtime_layer))

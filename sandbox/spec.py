@@ -15,7 +15,7 @@ Network = Literal["none", "egress", "host"]
 @dataclass(frozen=True, slots=True)
 class Spec:
     """`key` names one version at one revision; a changed function is a new key. `init` is the guest's; we read no more of it than whose
-    it is."""
+    it is. With the runtime "image" `code` is the root directory of a container image."""
 
     key: str
     runtime: str

@@ -159,7 +159,10 @@ class Client:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            if reused and method == "GET":  # the server may have closed the connection while it was idle
+            if reused and method in (
+                "GET",
+                "HEAD",
+            ):  # the server may have closed the connection while it was idle
                 return self._send(method, target, body, headers)
             raise Unreachable(f"{self._url}: {error or 'the connection was lost'}") from None
         found = {name.lower(): value for name, value in response.getheaders()}
@@ -201,6 +204,9 @@ def _failure(answer: Answer) -> ApiFailure:
         error = found.find("Error") if found is not None else None
         if error is not None:
             return ApiFailure(answer.status, error.findtext("Code", ""), error.findtext("Message", ""))
+    errors = document.get("errors")  # of a registry
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        document = errors[0]
     code = answer.headers.get("x-amzn-errortype") or str(document.get("__type") or "")
     message = document.get("message") or document.get("Message") or f"HTTP status {answer.status}"
     return ApiFailure(answer.status, code.partition(":")[0], str(message))

@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_delete(commands)
     _add_kill(commands)
     _add_keys(commands)
+    _add_images(commands)
     _add_doctor(commands)
     _add_runtimes(commands)
     _add_systemd_unit(commands)
@@ -321,6 +322,27 @@ def _add_keys(commands: Commands) -> None:
         "No front door accepts them, nor what was made with them, when this returns.",
     )  # fmt: skip
     parser.add_argument("keys", metavar="KEY", nargs="+", help="id of an access key")
+    parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
+
+
+def _add_images(commands: Commands) -> None:
+    images = commands.add_parser("images", help="container images: import, list, remove")
+    actions = images.add_subparsers(title="actions", metavar="ACTION", required=True)
+    parser = _command(
+        actions, "import", "images:import_image", "bring an image from a file or folder into the server's registry",
+        "PATH is an OCI layout, an archive of one, or what `docker save` and its kin write.",
+    )  # fmt: skip
+    parser.add_argument("path", metavar="PATH")
+    parser.add_argument("--name", metavar="NAME:TAG", required=True,
+        help="as functions will name it: 123456789012.dkr.ecr.REGION.amazonaws.com/my-function:latest")  # fmt: skip
+    parser.add_argument("--platform", metavar="ARCH", help="amd64 or arm64, of several (this machine's)")
+    _add_json(parser)
+    _add_json(_command(actions, "list", "images:list_images", "list the images of the server's registry"))
+    parser = _command(
+        actions, "remove", "images:remove", "remove images, tags or whole repositories",
+        "Functions keep the image that they were made with.",
+    )  # fmt: skip
+    parser.add_argument("names", metavar="REPOSITORY[:TAG|@DIGEST]", nargs="+")
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
 

@@ -6,6 +6,7 @@ Counted in memory only: the functions in the store are the truth, and the count 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import time
 from collections import Counter
@@ -18,9 +19,11 @@ from weakref import WeakValueDictionary
 from gateway.control.packages import check_zipped_size, unpack
 from gateway.model.errors import ApiError
 from gateway.model.function import Code, Function
+from gateway.model.image import BadImage, ImageConfig
 from gateway.model.layer import tree_name
 from gateway.model.quotas import MAX_UNZIPPED
 from gateway.storage.code import CodeStore
+from gateway.storage.images import ImageStore
 from gateway.storage.merged_tree import size_of
 
 _P = ParamSpec("_P")
@@ -33,8 +36,9 @@ _THREADS = 2
 class CodeKeeper:
     """`retention_s`: how long code stays after its last user is gone. Used from the loop's thread only."""
 
-    def __init__(self, store: CodeStore, retention_s: float) -> None:
+    def __init__(self, store: CodeStore, retention_s: float, images: ImageStore) -> None:
         self._store = store
+        self._images = images
         self._retention_s = retention_s
         self._pool = ThreadPoolExecutor(_THREADS, "code")
         self._uses: Counter[str] = Counter()
@@ -56,10 +60,14 @@ class CodeKeeper:
         now = time.monotonic()
         self._unused_since = {sha256: now for sha256 in stored if not self._uses[sha256]}
         missing: dict[str, str] = {}
+        images = {function.code.sha256 for function in functions if function.image is not None}
         for sha256 in self._uses.keys() - merged:
             try:
-                await self._run(self._store.restore, sha256, unpack)
-            except (OSError, ApiError) as error:
+                if sha256 in images:
+                    await self.unpack_image(sha256)
+                else:
+                    await self._run(self._store.restore, sha256, unpack)
+            except (OSError, ApiError, BadImage) as error:
                 missing[sha256] = str(error)
         unusable: dict[str, str] = {}
         for function in functions:
@@ -90,6 +98,25 @@ class CodeKeeper:
     async def package(self, code: Code) -> bytes:
         """The zip as uploaded. Raises OSError."""
         return await self._run(self._store.package, code.sha256)
+
+    def has_image(self, sha256: str) -> bool:
+        """Whether it is unpacked."""
+        return self._store.has_tree(sha256)
+
+    async def unpack_image(self, sha256: str) -> None:
+        """Once for all that use it. Raises BadImage, OSError."""
+        async with self._lock(sha256):
+            digest = f"sha256:{sha256}"
+            await self._run(self._store.fill, sha256, lambda folder: self._images.unpack(digest, folder))
+
+    async def image_config(self, function: Function) -> ImageConfig | None:
+        """None for a function that is none. Raises OSError."""
+        if function.image is None:
+            return None
+        try:
+            return await self._run(self._images.config, f"sha256:{function.code.sha256}")
+        except BadImage as error:
+            raise OSError(errno.EIO, str(error)) from error
 
     async def hold(self, function: Function) -> None:
         """Count its uses, and have what its layers make together. Raises ApiError, OSError; then nothing is counted."""

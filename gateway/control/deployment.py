@@ -20,7 +20,9 @@ from gateway.control.specs import spec, view
 from gateway.control.supervisor_link import Refused, SupervisorLink, SupervisorLost
 from gateway.model.alias import ALIAS, Alias
 from gateway.model.arn import LATEST
+from gateway.model.errors import ApiError
 from gateway.model.function import Function, family_of
+from gateway.model.image import BadImage
 from gateway.model.resource import Change, Resource
 from gateway.settings import Settings
 from gateway.storage.metadata import MetadataStore
@@ -61,6 +63,8 @@ class Deployment:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         # Reports that came while their revision was on its way from the supervisor's yes to the registry.
         self._deploying: dict[str, dict[str, Any] | None] = {}
+        # Has a function's image here, in layers and unpacked. Raises ApiError, BadImage, OSError.
+        self.fetch_image: Callable[[Function], Awaitable[None]] = self._unpack
 
     @property
     def link(self) -> SupervisorLink:
@@ -88,7 +92,7 @@ class Deployment:
                 continue
             try:
                 await self._define(function)
-            except (Refused, SupervisorLost) as error:
+            except (Refused, SupervisorLost, OSError) as error:
                 _fail(entry, f"This host cannot run the function: {error}", "InternalError")
                 continue
             if function.settings.snapshot != "off":
@@ -117,7 +121,10 @@ class Deployment:
         """A function, or a published version of it. `base` is what is stored with it of the unpublished version.
 
         Raises ApiError; then the former revision is untouched (or, for a new function or version, nothing exists).
+        One whose image is not unpacked yet is stored and shown at once, and runs later.
         """
+        if function.image is not None and not self._keeper.has_image(function.code.sha256):
+            return await self._deploy_later(function, former, base)
         if function.settings.snapshot != "off":
             # The supervisor may report right behind its yes: until `_expect_snapshot` the report is kept.
             self._deploying[function.key] = None
@@ -146,12 +153,65 @@ class Deployment:
         if former is None:
             await self._publish(self._function_message(entry))
             return entry
-        self._keeper.let_go(former.function)
+        self._let_code_go(former)
         if entry.in_progress:
             entry.serving = former.serving
         else:
             await self._switch(entry, former.serving)
         return entry
+
+    async def _deploy_later(self, function: Function, former: Entry | None, base: Function | None) -> Entry:
+        with as_service_errors():
+            await self._keeper.hold(function)
+            try:
+                together = (function,) if base is None else (function, base)
+                await self.in_store_thread(self._store.commit, Change(functions=together))
+            except BaseException:
+                self._keeper.let_go(function)
+                raise
+        entry = Entry(function, function if former is None else former.serving, unpacking=True)
+        if former is None:
+            _pend(entry)
+        else:
+            entry.update = "InProgress"
+        self._registry.put(entry)
+        await self._publish(self._function_message(entry))
+        self._spawn(self._finish(entry, former))
+        return entry
+
+    async def _finish(self, entry: Entry, former: Entry | None) -> None:
+        function = entry.function
+        try:
+            await self.fetch_image(function)
+            await self._define(function)
+        except (ApiError, BadImage, OSError, Refused, SupervisorLost) as error:
+            why, code = _image_fault(error)
+        else:
+            why, code = "", ""
+        entry.unpacking = False
+        if self._registry.by_key(entry.function.key) is not entry:  # deleted meanwhile
+            self.link.undefine(function.key)
+            self._keeper.use(function.code.sha256)
+            self._keeper.release(function.code.sha256)  # unused from now on, not from before it was unpacked
+            return
+        if why and former is not None:
+            # What served before goes on, and keeps its code until something replaces it.
+            entry.update, entry.reason, entry.reason_code = "Failed", why, code
+            entry.left_over = former.left_over or former.function
+            if former.left_over is not None:
+                self._keeper.let_go(former.function)  # it has failed, too
+            return
+        if why:
+            _fail(entry, why, code)
+            await self._publish(self._function_message(entry))
+            return
+        entry.state, entry.reason, entry.reason_code, entry.update = "Active", "", "", "Successful"
+        await self._switch(entry, entry.serving)
+        if former is not None:
+            self._let_code_go(former)
+
+    async def _unpack(self, function: Function) -> None:
+        await self._keeper.unpack_image(function.code.sha256)
 
     async def store_only(self, function: Function, entry: Entry) -> None:
         """Keep a change that does not concern how the function runs."""
@@ -202,7 +262,12 @@ class Deployment:
         self._forget_timer(entry.function.key)
         for key in {entry.function.key, entry.serving.key}:
             self.link.undefine(key)
+        self._let_code_go(entry)
+
+    def _let_code_go(self, entry: Entry) -> None:
         self._keeper.let_go(entry.function)
+        if entry.left_over is not None:
+            self._keeper.let_go(entry.left_over)
 
     def snapshot_reported(self, message: dict[str, Any]) -> None:
         """{"key", "state": "on"|"off"|"failed", "why", "error"}; about a revision that is gone: ignored."""
@@ -250,7 +315,8 @@ class Deployment:
     async def _define(self, function: Function) -> None:
         path, layers = self._keeper.path(function.code), self._keeper.layers(function)
         runtime_layer = self._runtime_layers.get(family_of(function.runtime))
-        definition = spec(function, path, layers, runtime_layer, self.settings.function_endpoint)
+        image = await self._keeper.image_config(function)
+        definition = spec(function, path, layers, runtime_layer, self.settings.function_endpoint, image)
         timeout_s = self.settings.define_timeout_s
         await self.link.define(definition, timeout_s, self.credentials_of(function))
 
@@ -260,11 +326,7 @@ class Deployment:
             return
         entry.snapshot = "pending"
         if fresh:
-            entry.state, entry.reason, entry.reason_code = (
-                "Pending",
-                "The function is being created.",
-                "Creating",
-            )
+            _pend(entry)
         else:
             entry.update = "InProgress"
         key = entry.function.key
@@ -305,12 +367,26 @@ async def _logged(work: Awaitable[None]) -> None:
     try:
         await work
     except SupervisorLost as error:
-        _log.warning("a snapshot's result was not passed on: %s", error)
+        _log.warning("a function's state was not passed on: %s", error)
 
 
 def _publication(function: Function) -> int:
     """The unpublished version first, then in order of publication."""
     return 0 if function.version == LATEST else int(function.version)
+
+
+def _pend(entry: Entry) -> None:
+    entry.state, entry.reason, entry.reason_code = "Pending", "The function is being created.", "Creating"
+
+
+def _image_fault(error: Exception) -> tuple[str, str]:
+    """StateReason and its code, in Lambda's words."""
+    if isinstance(error, BadImage):
+        return f"The image cannot be used: {error}", "InvalidImage"
+    if isinstance(error, ApiError):
+        code = "ImageAccessDenied" if error.code == "AccessDeniedException" else "ImageDeleted"
+        return error.message, code if error.status < 500 else "InternalError"
+    return f"This host cannot run the function: {error}", "InternalError"
 
 
 def _fail(entry: Entry, reason: str, code: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError, constraint_failure
@@ -61,6 +62,62 @@ def check_runtime(runtime: str, available: Iterable[str]) -> None:
         )
 
 
+def check_source(
+    image: bool,
+    image_uri: str | None,
+    package: bool,
+    image_config: Mapping[str, Any] | None,
+    runtime: str | None,
+    handler: str | None,
+    layers: Iterable[str] | None,
+) -> None:
+    """Of a new function: what its package type needs, and nothing that is the other's. Raises ApiError."""
+    if not image and image_uri:
+        raise invalid("Please don't provide ImageUri when creating a function with packageType Zip.")
+    if not image and not (runtime and handler):
+        raise invalid(
+            "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+        )
+    if image and (package or not image_uri):
+        raise invalid("Please provide ImageUri when creating a function with packageType Image.")
+    check_for_package_type(image, image_config, runtime, handler, layers)
+    if not image and not package:
+        raise invalid("Please provide a source for function code.")
+
+
+def check_new_source(image: bool, image_uri: str | None, package: bool) -> None:
+    """Of a function that there is. Raises ApiError."""
+    if image and (package or not image_uri):
+        raise invalid("Please provide ImageUri when updating a function with packageType Image.")
+    if not image and image_uri:
+        raise invalid("Please don't provide ImageUri when updating a function with packageType Zip.")
+    if not image and not package:
+        raise invalid("Please provide a source for function code.")
+
+
+def check_for_package_type(
+    image: bool,
+    image_config: Mapping[str, Any] | None,
+    runtime: str | None,
+    handler: str | None,
+    layers: Iterable[str] | None,
+) -> None:
+    """Raises ApiError for what the other package type has."""
+    if not image:
+        if image_config:
+            raise invalid("ImageConfig is not supported for functions created with deployment packages.")
+        return
+    for name, value in (("Runtime", runtime), ("Handler", handler), ("Layers", layers)):
+        if value:
+            raise invalid(f"{name} is not supported for functions created with container images.")
+    directory = (image_config or {}).get("WorkingDirectory")
+    if directory and not directory.startswith("/"):
+        raise invalid(f"The working directory {directory[:200]} is no absolute path.")
+    words = [*((image_config or {}).get("EntryPoint") or ()), *((image_config or {}).get("Command") or ())]
+    if any("\0" in word for word in [*words, directory or ""]):
+        raise invalid("ImageConfig contains a NUL character.")
+
+
 def check_architectures(architectures: Iterable[str]) -> None:
     host = host_architecture()
     for architecture in architectures:
@@ -109,6 +166,10 @@ def check_runs(runtime: str, settings: RunSettings) -> None:
     """What runtimes that are no Python of ours cannot have. Raises ApiError."""
     if family_of(runtime) == "python":
         return
+    if settings.snapshot == "on" and runtime == "image":
+        raise invalid(
+            f"Container images are not supported for SnapStart enabled functions: tag '{SNAPSHOT_TAG}' cannot be 'on'."
+        )
     if settings.snapshot == "on":
         raise invalid(
             f"{runtime} is not supported for SnapStart enabled functions: tag '{SNAPSHOT_TAG}' cannot be 'on'."

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.control import function_rules as rules
 from gateway.control.code_keeper import CodeKeeper
@@ -19,6 +20,7 @@ from gateway.control.deployment import Deployment
 from gateway.control.event_targets import check_dead_letters
 from gateway.control.failures import as_service_errors
 from gateway.control.function_locks import FunctionLocks
+from gateway.control.images import Images
 from gateway.control.layers import Layers
 from gateway.control.registry import Entry, Family, Registry
 from gateway.control.resources import Resources
@@ -26,6 +28,7 @@ from gateway.control.versions import Versions, check_code
 from gateway.model.arn import LATEST
 from gateway.model.errors import ApiError
 from gateway.model.function import Code, Function, Logging, RunSettings
+from gateway.model.image import ImageUse
 from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_TMP_MB
 from gateway.model.times import lambda_time
 
@@ -51,6 +54,10 @@ class Wanted:
     tags: dict[str, str] | None = None
     layers: tuple[str, ...] | None = None
     package: bytes | None = None
+    package_type: str = "Zip"
+    image_uri: str | None = None
+    image_config: dict[str, Any] | None = None  # AWS's ImageConfig; {} takes away what was said before
+    addresses: tuple[str, ...] = ()  # of this host, as the caller knows it
     publish: bool = False
     dead_letters: str | None = None  # "" takes the target away
 
@@ -67,7 +74,9 @@ class Functions:
         deployment: Deployment,
         concurrency: Concurrency,
         locks: FunctionLocks,
+        images: Images,
     ) -> None:
+        self._images = images
         self._registry = registry
         self._resources = resources
         self._layers = layers
@@ -103,18 +112,17 @@ class Functions:
         async with self._locks.changing(region, name):
             if self._registry.get(region, name) is not None:
                 raise ApiError("ResourceConflictException", f"Function already exist: {name}")
-            if not wanted.runtime or not wanted.handler:
-                raise rules.invalid(
-                    "Runtime and Handler are mandatory parameters for functions created with deployment packages."
-                )
-            if wanted.package is None:
-                raise rules.invalid("Please provide a source for function code.")
+            rules.check_source(
+                wanted.package_type == "Image",
+                wanted.image_uri, wanted.package is not None, wanted.image_config, wanted.runtime, wanted.handler,
+                wanted.layers,
+            )  # fmt: skip
             await self._check(wanted)
             draft = Function(
                 region=region,
                 name=name,
-                runtime=wanted.runtime,
-                handler=wanted.handler,
+                runtime=wanted.runtime or "",
+                handler=wanted.handler or "",
                 role=wanted.role or "",
                 code=Code("", 0),
                 logging=_logging(Logging(f"/aws/lambda/{name}"), wanted),
@@ -130,10 +138,15 @@ class Functions:
                 snap_start=wanted.snap_start or "None",
                 layers=self._layers.uses(region, wanted.layers or ()),
             )
-            _check_published(draft)
-            self.check_role(draft)
-            async with self._code(wanted.package) as code:
-                entry = await self._deployment.deploy(replace(draft, code=code), None)
+            if wanted.image_uri:
+                self.check_role(draft)
+                entry = await self._deployment.deploy(await self._imaged(draft, wanted), None)
+            else:
+                _check_published(draft)
+                self.check_role(draft)
+                assert wanted.package is not None
+                async with self._code(wanted.package) as code:
+                    entry = await self._deployment.deploy(replace(draft, code=code), None)
             return await self._versions.publish(entry) if wanted.publish else entry
 
     async def update_code(
@@ -142,9 +155,17 @@ class Functions:
         """With `dry_run` everything is checked, the package unpacked and thrown away, nothing changed."""
         async with self._locks.changing(region, name):
             entry = self._changeable(region, name, revision)
-            if wanted.package is None:
-                raise rules.invalid("Please provide a source for function code.")
+            rules.check_new_source(
+                entry.function.image is not None, wanted.image_uri, wanted.package is not None
+            )
             await self._check(wanted)
+            if wanted.image_uri:
+                function = _rebuilt(await self._imaged(entry.function, wanted))
+                if dry_run:
+                    return Entry(function, function)
+                entry = await self._deployment.deploy(function, entry)
+                return await self._versions.publish(entry) if wanted.publish else entry
+            assert wanted.package is not None
             async with self._code(wanted.package) as code:
                 function = _rebuilt(replace(entry.function, code=code))
                 if dry_run:
@@ -173,8 +194,12 @@ class Functions:
             entry = self._changeable(region, name, revision)
             await self._check(wanted)
             old = entry.function
+            rules.check_for_package_type(
+                old.image is not None, wanted.image_config, wanted.runtime, wanted.handler, wanted.layers
+            )
             function = replace(
                 old,
+                image=_configured(old.image, wanted.image_config),
                 runtime=wanted.runtime or old.runtime,
                 handler=wanted.handler or old.handler,
                 role=old.role if wanted.role is None else wanted.role,
@@ -250,6 +275,16 @@ class Functions:
         rules.check_settings(settings)
         rules.check_network(settings.network, self._deployment.refused_networks())
 
+    async def _imaged(self, function: Function, wanted: Wanted) -> Function:
+        """With the image that is wanted. Raises ApiError."""
+        uri = wanted.image_uri or ""
+        sha256, resolved = await self._images.resolve(uri, wanted.addresses)
+        former = ImageUse(uri, resolved) if function.image is None else function.image
+        image = _configured(replace(former, uri=uri, resolved=resolved), wanted.image_config)
+        changed = replace(function, code=Code(sha256, 0), image=image)
+        _check_published(changed)
+        return changed
+
     @asynccontextmanager
     async def _code(self, package: bytes) -> AsyncIterator[Code]:
         """Stored and unpacked while the body runs; whoever keeps it counts a use of its own."""
@@ -263,9 +298,21 @@ class Functions:
 
 def _check_published(function: Function) -> None:
     """That it can run, and what is published of it, which may have a snapshot where it has none itself. Raises ApiError."""
-    rules.check_runs(function.runtime, function.settings)
+    rules.check_runs(function.runs_on, function.settings)
     rules.check_settings(function.published_settings)
-    rules.check_runs(function.runtime, function.published_settings)
+    rules.check_runs(function.runs_on, function.published_settings)
+
+
+def _configured(image: ImageUse | None, config: dict[str, Any] | None) -> ImageUse | None:
+    """What is said of an image replaces all that was said before."""
+    if image is None or config is None:
+        return image
+    return replace(
+        image,
+        entry_point=tuple(config.get("EntryPoint") or ()) or None,
+        command=tuple(config.get("Command") or ()) or None,
+        working_directory=config.get("WorkingDirectory") or None,
+    )
 
 
 def _logging(old: Logging, wanted: Wanted) -> Logging:

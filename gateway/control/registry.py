@@ -33,6 +33,8 @@ class Entry:
     update: UpdateStatus = "Successful"
     snapshot: SnapshotState = "off"
     snapshot_why: str = ""
+    unpacking: bool = False  # its image
+    left_over: Function | None = None  # what serves since an update has failed, if that keeps other code
 
     def become(self, function: Function) -> None:
         """Stored anew, running as before."""
@@ -42,8 +44,8 @@ class Entry:
 
     @property
     def in_progress(self) -> bool:
-        """A snapshot is being made: until then nothing else may change."""
-        return self.snapshot == "pending"
+        """A snapshot is being made, or an image unpacked: until then nothing else may change."""
+        return self.snapshot == "pending" or self.unpacking
 
     @property
     def serving_state(self) -> State:

@@ -31,6 +31,7 @@ from gateway.control.function_options import FunctionOptions
 from gateway.control.function_urls import FunctionUrls
 from gateway.control.functions import Functions
 from gateway.control.identities import Identities
+from gateway.control.images import Images
 from gateway.control.keys import Credentials, ensure_credentials, session_seal, write_endpoints
 from gateway.control.layers import Layers, packages_of
 from gateway.control.policies import Policies
@@ -43,6 +44,7 @@ from gateway.model.usage import read_usage
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.storage.code import CodeStore
+from gateway.storage.images import ImageStore
 from gateway.storage.twofold import TwofoldMetadata
 from gateway.storage.usage import UsageStore
 from gateway.telemetry.logs import LogStore
@@ -114,7 +116,8 @@ class ControlServer:
         self.usage = UsageStore(settings.usage_database)
         self.metrics = Metrics(self._own_metrics)
         seal = await asyncio.to_thread(session_seal, self._store)
-        self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s)
+        images = ImageStore(settings.state_dir, settings.image_store_bytes, settings.image_bytes)
+        self._keeper = CodeKeeper(CodeStore(settings.state_dir), settings.code_retention_s, images)
         self._doors = Doors(settings.control_socket, self, settings.door_ack_timeout_s)
         self._deployment = Deployment(
             settings, self._store, self.registry, self._keeper, self._runtime_layers, self._doors.publish
@@ -134,6 +137,8 @@ class ControlServer:
         self.concurrency = Concurrency(
             self.registry, self.resources, self._deployment, locks, settings.concurrency
         )
+        self.images = Images(self.resources, images)
+        self._deployment.fetch_image = self._fetch_image
         self.functions = Functions(
             self.registry,
             self._keeper,
@@ -142,6 +147,7 @@ class ControlServer:
             self._deployment,
             self.concurrency,
             locks,
+            self.images,
         )
         self.functions.check_role = self._roles.check
         self.aliases = Aliases(
@@ -193,6 +199,12 @@ class ControlServer:
         self.logs.close()
         self.usage.close()
         self._store.close()
+
+    async def _fetch_image(self, function: Function) -> None:
+        """Raises ApiError, BadImage, OSError."""
+        assert function.image is not None
+        await self.images.fetch(function.image)
+        await self._keeper.unpack_image(function.code.sha256)
 
     async def runtimes(self) -> dict[str, str]:
         return await self._deployment.runtimes()
@@ -271,6 +283,8 @@ class ControlServer:
             await asyncio.sleep(min(_COLLECT_EVERY_S, self.settings.code_retention_s))
             try:
                 await self._keeper.collect()
+                roots = self.images.roots(entry.function for entry in self.registry.every_version())
+                await asyncio.to_thread(self.images.collect, roots, self.settings.code_retention_s)
             except OSError as error:
                 _log.warning("unused code could not be removed: %s", error)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.model.arn import function_arn
 from gateway.model.function import Function
+from gateway.model.image import ImageConfig
 from gateway.model.quotas import PIDS
 
 
@@ -38,13 +39,14 @@ def spec(
     layers: Sequence[Path],
     runtime_layer: Path | None,
     endpoint: str | None = None,
+    image: ImageConfig | None = None,
 ) -> dict[str, Any]:
     """What the supervisor needs to make workers. `code`, `runtime_layer` and the one of `layers` are absolute folders; `endpoint` is
-    where functions reach this server."""
+    where functions reach this server; `image` is what the image says of itself whose files `code` has."""
     settings = function.settings
     return {
         "key": function.key,
-        "runtime": function.runtime,
+        "runtime": function.runs_on,
         "code": str(code),
         "layers": [str(layer) for layer in layers],
         "runtime_layer": None if runtime_layer is None else str(runtime_layer),
@@ -52,8 +54,23 @@ def spec(
         "network": settings.network,
         "isolation": settings.isolation,
         "snapshot": settings.snapshot,
-        "init": _init_document(function, endpoint),
+        "init": _init_document(function, endpoint) | _image_document(function, image),
     }
+
+
+def _image_document(function: Function, config: ImageConfig | None) -> dict[str, Any]:
+    """What starts an image: each of the three as the function says, or else as the image does."""
+    if config is None or function.image is None:
+        return {}
+    start = {
+        "command": [
+            *(function.image.entry_point or config.entry_point),
+            *(function.image.command or config.command),
+        ],
+        "env": config.environment,
+        "workdir": function.image.working_directory or config.working_directory,
+    }
+    return {"image": start}
 
 
 def _init_document(function: Function, endpoint: str | None) -> dict[str, Any]:
@@ -71,7 +88,7 @@ def _init_document(function: Function, endpoint: str | None) -> dict[str, Any]:
         "log_group_name": function.logging.group,
         "log_format": function.logging.format,
         "log_level": function.logging.application_level,
-        "runtime": function.runtime,
+        "runtime": function.runs_on,
         "region": function.region,
         "init_type": "on-demand",
         "credentials": {
@@ -93,7 +110,7 @@ def view(function: Function, state: str, state_reason: str, reserved: int | None
         "timeout_s": function.timeout_s,
         "memory_mb": function.memory_mb,
         "isolation": function.settings.isolation,
-        "runtime": function.runtime,
+        "runtime": function.runs_on,
         "handler": function.handler,
         "log_group": function.logging.group,
         "log_format": function.logging.format,

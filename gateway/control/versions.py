@@ -76,7 +76,7 @@ class Versions:
 
 def check_code(function: Function, code_sha256: str | None) -> None:
     """Raises ApiError when the caller has seen another digest."""
-    current = function.code.shown
+    current = function.code_sha256
     if code_sha256 and code_sha256 != current:
         raise rules.invalid(
             f"CodeSHA256 ({code_sha256}) is different from current CodeSHA256 in $LATEST ({current}). "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from gateway.model.arn import LATEST, function_arn
 from gateway.model.errors import ApiError
+from gateway.model.image import ImageUse
 from gateway.model.quotas import DEFAULT_MEMORY_MB, DEFAULT_TIMEOUT_S, DEFAULT_TMP_MB
 
 Isolation = Literal["reuse", "tenant", "request"]
@@ -80,7 +81,8 @@ def settings_of(tags: dict[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A deployment package: `sha256` (hex, of the zip) names it on disk, `size` is that of the zip."""
+    """A deployment package: `sha256` (hex, of the zip) names it on disk, `size` is that of the zip. Of a container image the
+    digest of its manifest, and no size, as on Lambda."""
 
     sha256: str
     size: int
@@ -115,7 +117,8 @@ class Function:
 
     `build` (a uuid) changes with everything that changes how it runs, and `revision` (RevisionId, a uuid) with every change; ""
     stands for the revision. `built_from` is the build that a published version was made of. `published` is the number of the
-    last version that was ever published of it. A published version's `tags` are settings of ours and no others.
+    last version that was ever published of it. A published version's `tags` are settings of ours and no others. One from a container
+    image has no `runtime`, `handler` or `layers`.
     """
 
     region: str
@@ -140,6 +143,7 @@ class Function:
     layers: tuple[LayerUse, ...] = ()  # a later one's files replace an earlier one's
     dead_letters: str | None = None  # ARN: where asynchronous events go that have failed
     snap_start: str = "None"  # or "PublishedVersions": what is published of it has a snapshot
+    image: ImageUse | None = None
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -150,8 +154,23 @@ class Function:
         return function_arn(self.region, self.name)
 
     @property
+    def code_sha256(self) -> str:
+        """As Lambda shows it: of a package in base64, of an image in hex."""
+        return self.code.shown if self.image is None else self.code.sha256
+
+    @property
+    def runs_on(self) -> str:
+        """The runtime as supervisor and doors know it."""
+        return self.runtime if self.image is None else "image"
+
+    @property
     def settings(self) -> RunSettings:
-        return RunSettings.from_tags(self.tags)
+        settings = RunSettings.from_tags(self.tags)
+        if (
+            self.image is not None and settings.snapshot == "auto"
+        ):  # there is nothing of ours in it that could be forked
+            return replace(settings, snapshot="off")
+        return settings
 
     @property
     def published_tags(self) -> dict[str, str]:
@@ -198,6 +217,7 @@ class Function:
             "layers": [[layer.arn, layer.code.sha256, layer.code.size] for layer in self.layers],
             "dead_letters": self.dead_letters,
             "snap_start": self.snap_start,
+            "image": None if self.image is None else self.image.document(),
         }
         if self.version != LATEST:
             document["settings"] = self.tags
@@ -225,6 +245,7 @@ class Function:
             layers=tuple(
                 LayerUse(arn, Code(digest, size)) for arn, digest, size in document.get("layers", ())
             ),
+            image=ImageUse.from_document(document["image"]) if document.get("image") else None,
             **rest,
         )
 

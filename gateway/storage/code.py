@@ -1,7 +1,8 @@
 """Deployment packages on disk, named by the SHA-256 of the zip; a function's name is never part of a path.
 
     <state>/packages/<sha256>.zip     as uploaded, served back by GetFunction
-    <state>/code/<sha256>/            unpacked, mounted read-only into workers; also what several layers make together
+    <state>/code/<sha256>/            unpacked, mounted read-only into workers; also what several layers make together, and container
+                                      images under the digest of their manifest
 
 Both appear whole or not at all: they are made under a name that begins with a dot, flushed, then renamed. What a crash
 leaves under such a name is removed at the next start. All methods block.
@@ -70,6 +71,14 @@ class CodeStore:
         tree = self.tree(name)
         if not tree.is_dir():
             self._make(tree, lambda temporary: merge(parts, temporary))
+
+    def has_tree(self, name: str) -> bool:
+        return self.tree(name).is_dir()
+
+    def fill(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Make the tree `name` with what writes into an empty folder, unless it is there. Raises OSError or what `fill` raises."""
+        if not self.has_tree(name):
+            self._make(self.tree(name), fill)
 
     def stored(self) -> set[str]:
         """Everything that is on disk, tree or package."""

@@ -103,8 +103,9 @@ class Request:
         """As in a request line: "HTTP/1.1"."""
         return self._carrier.protocol
 
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection."""
+    def respond(self, status: int, headers: bytes, body: bytes | None) -> None:
+        """``headers``: complete lines, each with its CRLF, without Content-Length, Date and Connection.  ``body`` None: of an answer to
+        HEAD, whose length is among the headers."""
         self.on_abandon = None
         self._carrier.finish(self, status, headers, None if status in _BODILESS else body)
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway.model.authority import Authority, Who
 from gateway.model.errors import ApiError
 from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
+from gateway.model.registry_token import Holder, open_basic
 from gateway.model.request_id import new_request_id
 from gateway.web.fast_teacher import FastTeacher
 from gateway.web.lambda_async import match_invoke_async
@@ -26,7 +27,7 @@ from gateway.web.url_invoke import FunctionUrls
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
 STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
-SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts"))
+SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts", "ecr"))
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
 _REMEMBERED: Final = 4096
 log = logging.getLogger("forklight.web")
@@ -142,13 +143,18 @@ class Router:
 
     def body_limit(self, method: bytes, target: bytes, headers: dict[bytes, bytes]) -> tuple[int, Refusal]:
         """Invoke takes an event, everything else at most a function's code; a stranger's request next to nothing."""
-        if self._auth_required and not self.verifier.may_know(headers, target):
+        if self._auth_required and not self._may_know(headers, target):
             found = self.urls.body_limit(headers.get(b"host", b""), known=False)
             return found or (STRANGERS_BODY, _STRANGER)
         if target in self._routes or b"invocations" in target or b"/invoke-async" in target:
             return MAX_REQUEST_BYTES, TOO_LARGE
         found = self.urls.body_limit(headers.get(b"host", b""), known=True)
         return found or (CONTROL_BODY, _CONTROL_TOO_LARGE)
+
+    def _may_know(self, headers: dict[bytes, bytes], target: bytes) -> bool:
+        if self.verifier.may_know(headers, target):
+            return True
+        return is_registry(target.partition(b"?")[0]) and self._registry_holder(headers) is not None
 
     # ---- all but a warm Invoke -----------------------------------------------------------------------------
 
@@ -172,6 +178,9 @@ class Router:
             return
         metrics = target.path == b"/metrics"
         caller: dict[str, Any] = {"root": True}
+        if is_registry(target.path) and (b"authorization" not in request.headers or _is_basic(request)):
+            self._to_registry(request, target, request_id, caller)
+            return
         if metrics and self._may_read_metrics(request):
             identity = None
         else:
@@ -187,6 +196,34 @@ class Router:
         service = "forklight" if metrics else _service_of(request, target, identity)
         region = identity.region if identity is not None else self._region
         self._to_control(request, target, service, region, request_id, caller)
+
+    def _to_registry(self, request: Request, target: Target, request_id: str, caller: dict[str, Any]) -> None:
+        """Clients of registries sign nothing: they name a password of GetAuthorizationToken. Raises ApiError."""
+        if self._auth_required:
+            holder = self._registry_holder(request.headers)
+            if holder is None:
+                document = (
+                    b'{"errors":[{"code":"UNAUTHORIZED","message":"log in with aws ecr get-login-password"}]}'
+                )
+                request.respond(401, _CHALLENGE, document)
+                return
+            if holder.key_id not in self.authority.roots:
+                caller = {
+                    "key": holder.key_id, "token": holder.session_token, "source_ip": request.source_ip
+                }  # fmt: skip
+        self._to_control(request, target, "registry", self._region, request_id, caller)
+
+    def _registry_holder(self, headers: dict[bytes, bytes]) -> Holder | None:
+        return open_basic(headers.get(b"authorization", b"").decode("latin-1"), self._secret_of)
+
+    def _secret_of(self, key_id: str, session_token: str) -> str | None:
+        """Of an access key that is still good."""
+        if not session_token:
+            return self.authority.secrets().get(key_id)
+        try:
+            return self.authority.session_secret(key_id, session_token)
+        except ApiError:
+            return None
 
     def _remember(self, raw: bytes, route: InvokeRoute) -> None:
         if len(raw) <= 1024 and b"X-Amz-" not in raw:  # a presigned target never comes again
@@ -234,10 +271,13 @@ class Router:
 
         def on_answer(status: int, extra: dict[str, str], body: bytes) -> None:
             head = f"x-amzn-RequestId: {request_id}\r\n"
+            size = extra.pop(HEAD_LENGTH, None) if request.method == b"HEAD" else None
             for name, value in extra.items():
                 if name.lower() not in _OURS:
                     head += f"{name}: {_one_line(value)}\r\n"
-            request.respond(status, head.encode("latin-1", "replace"), body)
+            if size is not None:  # of what GET would answer
+                head += f"Content-Length: {size}\r\n"
+            request.respond(status, head.encode("latin-1", "replace"), None if size is not None else body)
 
         self._control_api(
             service,
@@ -256,6 +296,10 @@ class Router:
 def _service_of(request: Request, target: Target, identity: Identity | None) -> str:
     """By the credential's scope, then X-Amz-Target, then the path.  Raises ApiError."""
     named = identity.service if identity is not None else ""
+    if is_registry(target.path):
+        if named in ("ecr", ""):
+            return "registry"
+        raise _wrong_service("ecr")
     by_path = _service_of_path(request, target)
     if named:
         if named not in SERVICES:
@@ -276,11 +320,22 @@ def _service_of_path(request: Request, target: Target) -> str:
     operation = request.headers.get(b"x-amz-target", b"")
     if operation.startswith(b"Logs_"):
         return "logs"
+    if operation.startswith(b"AmazonEC2ContainerRegistry_"):
+        return "ecr"
     if target.path.startswith(b"/forklight/"):
         return "forklight"
     if target.path[1:5].isdigit() and target.path[5:6] == b"-":
         return "lambda"
     return ""
+
+
+def is_registry(path: bytes) -> bool:
+    """Of the OCI distribution specification."""
+    return path.startswith(b"/v2/") or path == b"/v2"
+
+
+def _is_basic(request: Request) -> bool:
+    return request.headers[b"authorization"][:6].lower() == b"basic "
 
 
 def _seen(request: Request) -> dict[str, list[str]]:
@@ -303,6 +358,12 @@ def _one_line(value: str) -> str:
     return value.replace("\r", " ").replace("\n", " ")
 
 
+# Headers by which control says how long the answer to a GET would be.
+HEAD_LENGTH: Final = "X-Forklight-Length"
+_CHALLENGE: Final = (
+    b'WWW-Authenticate: Basic realm="forklight"\r\nDocker-Distribution-Api-Version: registry/2.0\r\n'
+    b"Content-Type: application/json\r\n"
+)
 _OURS: Final = frozenset(("x-amzn-requestid", "content-length", "connection", "date", "transfer-encoding"))
 _ALLOW: Final = "GET, HEAD, POST, PUT, DELETE, PATCH"
 _STRANGER: Final = Refusal(

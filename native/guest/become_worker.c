@@ -53,6 +53,15 @@ static int attach_to_cgroups(const struct fg_plan *plan)
     return 0;
 }
 
+static int attach(const struct fg_tree *tree, const char **place)
+{
+    if (strcmp(tree->path, "/") == 0)
+        return fg_enter_image(tree->fd, place);
+    return syscall(SYS_move_mount, tree->fd, "", AT_FDCWD, tree->path, MOVE_MOUNT_F_EMPTY_PATH)
+               ? -errno
+               : 0;
+}
+
 static int enter_workdir(const char *path)
 {
     if (chdir(path) != 0)
@@ -118,13 +127,10 @@ void fg_become_worker(const struct fg_plan *plan)
     int namespaces = plan->join & ~CLONE_NEWPID;
     if (plan->shell >= 0 && namespaces)
         STEP("setns", setns(plan->shell, namespaces) ? -errno : 0, "");
-    for (size_t i = 0; i < plan->tree_count; i++)
-        STEP("move_mount",
-             syscall(SYS_move_mount, plan->trees[i].fd, "", AT_FDCWD, plan->trees[i].path,
-                     MOVE_MOUNT_F_EMPTY_PATH)
-                 ? -errno
-                 : 0,
-             plan->trees[i].path);
+    for (size_t i = 0; i < plan->tree_count; i++) {
+        const char *place = plan->trees[i].path;
+        STEP("move_mount", attach(&plan->trees[i], &place), place);
+    }
     /* A snapshot's worker on a host without cgroups: its orphans become its own children, and those
      * of the sandbox's first process only with its death, when the supervisor ends them all. */
     if (plan->legacy && plan->attach_count == 0)

@@ -20,7 +20,7 @@ enum {
 
 struct fg_tree {
     int fd;           /* detached mount */
-    const char *path; /* where it goes, seen from inside the sandbox */
+    const char *path; /* where it goes, seen from inside the sandbox; "/" is a container image */
 };
 
 struct fg_rlimit {
@@ -65,6 +65,10 @@ void fg_become_worker(const struct fg_plan *plan);
 /* Returns 0, or -errno with *step naming what failed. Part of fg_become_worker, in a file of its
  * own. */
 int fg_drop_privileges(const struct fg_plan *plan, const char **step);
+
+/* Makes a detached mount the root directory of the sandbox. Returns 0, or -errno with *detail
+ * naming where it failed. */
+int fg_enter_image(int image, const char **detail);
 
 /* Installs a seccomp program with a listener, whose fd is the caller's, close-on-exec. Returns it
  * or -errno. */

@@ -20,6 +20,9 @@ _NODE_CLIENT = ("/var/runtime/bootstrap.cjs",)
 _RUBY_CLIENT = ("/var/runtime/bootstrap.rb",)
 _JAVA_CLIENT = ("-cp", "/var/runtime/runtime.jar", "forklight.runtime.Bootstrap")
 
+# What a container image runs with: everything it needs is in it. No name that a function may ask for.
+IMAGE = "image"
+
 _PLACES = "/usr/bin, /usr/local/bin or a version manager's folder"
 # Which of a distribution's packages have them: Debian's and Ubuntu's names.
 _PACKAGES = {"nodejs": "nodejs", "ruby": "ruby", "java": "openjdk-{}-jdk-headless", "python": "python{}"}
@@ -56,11 +59,14 @@ class Catalogue:
         for name, home in javas.items() if compiler else ():
             programs[name] = Program(home.path, (str(home.path), *_JAVA_CLIENT), home.prefixes, False)
         programs.update(dict.fromkeys(PROVIDED, Program(None, (), (), False)))
+        programs[IMAGE] = Program(None, (), (), False)
         return cls(dict(sorted(programs.items())), _missing(programs, javas))
 
     def paths(self) -> dict[str, str]:
         """Runtime name -> what runs its functions, for people."""
-        return {name: str(program.path or "bootstrap") for name, program in self.programs.items()}
+        return {
+            name: str(program.path or "bootstrap") for name, program in self.programs.items() if name != IMAGE
+        }
 
     def prefixes(self) -> set[Path]:
         return {prefix for program in self.programs.values() for prefix in program.prefixes}

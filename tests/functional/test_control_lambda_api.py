@@ -304,7 +304,7 @@ def test_several_failures_are_reported_together(control: ControlHarness) -> None
         ({"Code": {"S3Bucket": "bucket", "S3Key": "key"}}, "this host knows no S3 endpoint (serve --s3-endpoint)"),
         ({"Code": {}}, "Please provide a source for function code."),
         ({"Layers": ["arn:aws:lambda:us-east-1:123456789012:layer:l:1"]}, "layer:l:1 does not exist."),
-        ({"PackageType": "Image"}, "container images are not implemented yet"),
+        ({"PackageType": "Image"}, "Please provide ImageUri when creating a function with packageType Image."),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "Reserved keys used in this request: AWS_REGION"),
         ({"Environment": {"Variables": {"BIG": "x" * 4096}}}, "exceeded the 4KB limit. String measured: {\"BIG\":\"xx"),
         ({"LoggingConfig": {"LogFormat": "Text", "ApplicationLogLevel": "INFO"}}, "log format to JSON"),

@@ -18,8 +18,9 @@ from gateway.model.errors import ApiError
 from gateway.settings import Settings
 from gateway.storage.aws_credentials import credentials_in, read_credentials
 from gateway.storage.objects import ObjectStore
-from gateway.web.apis import service_model
+from gateway.web.apis import registry, service_model
 from gateway.web.apis.access import caller_of
+from gateway.web.apis.ecr import EcrApi, ecr_error
 from gateway.web.apis.forklight import ForklightApi
 from gateway.web.apis.iam import IamApi
 from gateway.web.apis.lambda_functions import LambdaApi
@@ -79,6 +80,8 @@ class ControlApi:
         self._lambda = LambdaApi(server, model, objects)
         self._logs = LogsApi(server)
         self._forklight = ForklightApi(server)
+        self._registry = registry.RegistryApi(server)
+        self._ecr = EcrApi(server)
 
     async def handle(self, header: Message, body: bytes) -> tuple[Message, bytes]:
         """An HTTP request as a door passes it on -> {"status", "headers"} and body."""
@@ -113,6 +116,9 @@ class ControlApi:
             "x-amzn-RequestId": str(header.get("request_id") or ""),
             **error.headers,
         }
+        if header.get("service") == "registry":
+            status, described, body = registry.refused(error)
+            return {"status": status, "headers": headers | described}, body
         if header.get("service") in QUERY_NAMESPACES:
             headers["Content-Type"] = "text/xml"
             return (
@@ -120,7 +126,8 @@ class ControlApi:
                 query_error(str(header["service"]), error, headers["x-amzn-RequestId"]),
             )
         # Logs speaks JSON 1.1, which names the error in the body.
-        body = logs_error(error) if header.get("service") == "logs" else error.body()
+        in_body = {"logs": logs_error, "ecr": ecr_error}.get(str(header.get("service")), ApiError.body)
+        body = in_body(error)
         return {"status": error.status, "headers": headers}, body
 
     async def _dispatch(self, header: Message, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -141,6 +148,11 @@ class ControlApi:
             return await self._logs.handle(region, request, who, context)
         if service == "forklight":
             return await self._forklight.handle(region, request, who, context)
+        if service == "registry":
+            return await self._registry.handle(region, request, who, context)
+        if service == "ecr":
+            host = urlsplit(self._base_url(request.headers)).netloc
+            return await self._ecr.handle(region, request, who, context, host, header.get("caller") or {})
         call = QueryCall(who, region, "", {}, context, str(header.get("request_id") or ""))
         if service == "iam":
             return await self._iam.handle(self._model("iam"), request, call)

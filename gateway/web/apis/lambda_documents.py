@@ -9,6 +9,7 @@ from gateway.control.function_rules import host_architecture
 from gateway.control.registry import Entry
 from gateway.model.arn import LATEST
 from gateway.model.function import Function
+from gateway.model.image import ImageUse
 
 Document = dict[str, Any]
 
@@ -95,7 +96,7 @@ def _plain(function: Function) -> Document:
         "Timeout": function.timeout_s,
         "MemorySize": function.memory_mb,
         "LastModified": function.last_modified,
-        "CodeSha256": function.code.shown,
+        "CodeSha256": function.code_sha256,
         "Version": function.version,
         "TracingConfig": {"Mode": "PassThrough"},
         "RevisionId": function.revision,
@@ -106,6 +107,12 @@ def _plain(function: Function) -> Document:
         "RuntimeVersionConfig": {"RuntimeVersionArn": runtime_version_arn(function)},
         "LoggingConfig": logging,
     }
+    if function.image is not None:
+        for member in ("Runtime", "Handler", "RuntimeVersionConfig"):
+            del document[member]
+        document["PackageType"] = "Image"
+        if config := _image_config(function.image):
+            document["ImageConfigResponse"] = {"ImageConfig": config}
     if function.layers:
         document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size} for layer in function.layers]
     if function.environment is not None:
@@ -113,6 +120,22 @@ def _plain(function: Function) -> Document:
     if function.dead_letters:
         document["DeadLetterConfig"] = {"TargetArn": function.dead_letters}
     return document
+
+
+def image_code(image: ImageUse) -> Document:
+    """FunctionCodeLocation."""
+    return {"RepositoryType": "ECR", "ImageUri": image.uri, "ResolvedImageUri": image.resolved}
+
+
+def _image_config(image: ImageUse) -> Document:
+    config: Document = {}
+    if image.entry_point:
+        config["EntryPoint"] = list(image.entry_point)
+    if image.command:
+        config["Command"] = list(image.command)
+    if image.working_directory:
+        config["WorkingDirectory"] = image.working_directory
+    return config
 
 
 def runtime_version_arn(function: Function) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from gateway.model import quotas
 from gateway.model.authority import Who
@@ -143,7 +144,7 @@ class LambdaApi:
         signing = call.params.get("CodeSigningConfigArn") or None
         self._server.code_signing.check_unsigned(call.region, signing)
         package = await self._packages.of(call.region, call.params["Code"])
-        change = wanted(call.params, package)
+        change = wanted(call.params, package, self._addresses(call))
         entry = await self._functions.create(call.region, name, change)
         if signing is not None:
             await self._server.code_signing.use(call.region, name, signing)
@@ -153,13 +154,18 @@ class LambdaApi:
         name, qualifier = call.name()
         entry = self._functions.get(call.region, name, qualifier)
         function = entry.function
-        location = package_url(
-            self._server.credentials.keys[0], call.region, call.base_url, function.name, function.code.sha256
-        )
-        document: Params = {
-            "Configuration": documents.configuration(entry, qualifier),
-            "Code": {"RepositoryType": "S3", "Location": location},
-        }
+        if function.image is None:
+            location = package_url(
+                self._server.credentials.keys[0],
+                call.region,
+                call.base_url,
+                function.name,
+                function.code.sha256,
+            )
+            code: Params = {"RepositoryType": "S3", "Location": location}
+        else:
+            code = documents.image_code(function.image)
+        document: Params = {"Configuration": documents.configuration(entry, qualifier), "Code": code}
         reserved = self._server.concurrency.reserved(call.region, name)
         if reserved is not None:
             document["Concurrency"] = {"ReservedConcurrentExecutions": reserved}
@@ -191,7 +197,8 @@ class LambdaApi:
         }
 
     async def _update_code(self, call: Call) -> Params:
-        change = wanted(call.params, await self._packages.of(call.region, call.params))
+        package = await self._packages.of(call.region, call.params)
+        change = wanted(call.params, package, self._addresses(call))
         dry_run = bool(call.params.get("DryRun"))
         signing = self._server.code_signing
         signing.check_unsigned(call.region, signing.of_function(call.region, call.whole()))
@@ -201,6 +208,11 @@ class LambdaApi:
         if change.publish and not dry_run:
             return documents.just_published(entry)
         return documents.just_updated(entry)
+
+    def _addresses(self, call: Call) -> tuple[str, ...]:
+        """Of this host, as names of images may begin: that which listens, and that which the caller has reached it by."""
+        own = self._server.http or self._server.settings.http
+        return tuple(address for address in (own, urlsplit(call.base_url).netloc) if address)
 
     async def _update_configuration(self, call: Call) -> Params:
         change = wanted(call.params, None)

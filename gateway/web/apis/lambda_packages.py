@@ -17,7 +17,6 @@ Params = dict[str, Any]
 _AT_ONCE = 3
 _IN_S3 = ("S3Bucket", "S3Key", "S3ObjectVersion")
 _ELSEWHERE = {
-    "ImageUri": "container images are not implemented yet: send a package as ZipFile",
     "SourceKMSKeyArn": "customer managed keys are not implemented",
 }
 
@@ -35,6 +34,8 @@ class Packages:
             if code.get(member):
                 raise not_implemented(member, why)
         inline = code.get("ZipFile")
+        if code.get("ImageUri") and any(code.get(member) for member in _IN_S3):
+            raise invalid("Please do not provide ImageUri and a package for function code.")
         if not any(code.get(member) for member in _IN_S3):
             return inline if isinstance(inline, bytes) and inline else None
         if inline:

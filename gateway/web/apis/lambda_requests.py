@@ -13,7 +13,6 @@ Params = dict[str, Any]
 _NOT_YET = {
     "VpcConfig": "functions in a VPC are not implemented: the tag forklight:network=egress gives a way to the internet",
     "FileSystemConfigs": "file systems are not implemented",
-    "ImageConfig": "container images are not implemented yet",
     "KMSKeyArn": "customer managed keys are not implemented",
     "SourceKMSKeyArn": "customer managed keys are not implemented",
     "TenancyConfig": "use the tag forklight:isolation=tenant",
@@ -24,8 +23,8 @@ _NOT_YET = {
 }
 
 
-def wanted(params: Params, package: bytes | None) -> Wanted:
-    """What a creation or a change asks for. Raises ApiError for what cannot be had."""
+def wanted(params: Params, package: bytes | None, addresses: tuple[str, ...] = ()) -> Wanted:
+    """What a creation or a change asks for; `addresses` are those of this host. Raises ApiError for what cannot be had."""
     _refuse_what_is_missing(params)
     environment = params.get("Environment")
     logging = params.get("LoggingConfig") or {}
@@ -49,6 +48,10 @@ def wanted(params: Params, package: bytes | None) -> Wanted:
         tags=params.get("Tags"),
         layers=None if params.get("Layers") is None else tuple(params["Layers"]),
         package=package,
+        package_type=params.get("PackageType") or "Zip",
+        image_uri=params.get("ImageUri") or (params.get("Code") or {}).get("ImageUri") or None,
+        image_config=params.get("ImageConfig"),
+        addresses=addresses,
         publish=bool(params.get("Publish")),
     )
 
@@ -61,8 +64,6 @@ def _refuse_what_is_missing(params: Params) -> None:
     for member, why in _NOT_YET.items():
         if _says_something(params.get(member)):
             raise not_implemented(member, why)
-    if params.get("PackageType", "Zip") != "Zip":
-        raise not_implemented("PackageType", "container images are not implemented yet: use Zip")
     if (params.get("TracingConfig") or {}).get("Mode", "PassThrough") != "PassThrough":
         raise not_implemented("TracingConfig", "only Mode PassThrough is implemented")
 

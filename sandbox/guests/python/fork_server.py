@@ -38,6 +38,7 @@ _WORKER_RLIMITS = {
 }
 _TASK_ROOT = "/var/task"
 _TREE = "tree:"
+_IMAGE = _TREE + "/"
 
 _IDLE_AFTER_S = 0.02
 _REHEARSAL: Message = {
@@ -160,7 +161,7 @@ class ForkServer:
             set_ids=ids,
             uid=_number(order, "uid") if ids else 0,
             gid=_number(order, "gid") if ids else 0,
-            workdir=_TASK_ROOT if sandbox else None,
+            workdir=("/" if _IMAGE in by_name else _TASK_ROOT) if sandbox else None,
             seccomp=self._seccomp.get(role, b""),
             legacy=self._sandboxed,
             control=role == "zygote",

@@ -16,7 +16,12 @@ from ..faults import Fault
 from . import languages
 
 INVALID_ENTRYPOINT = "Runtime.InvalidEntrypoint"
+INVALID_WORKING_DIRECTORY = "Runtime.InvalidWorkingDir"
 PLACES = ("/var/task/bootstrap", "/opt/bootstrap")
+
+_IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as container engines have it
+# Of functions from packages: an image says where its code and runtime are, if it wants to.
+_OF_PACKAGES = ("_HANDLER", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "PWD")
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells exit
 # The clock of all threads of a process, by its pid: include/linux/posix-timers.h, CPUCLOCK_SCHED.
@@ -25,9 +30,13 @@ _CPUCLOCK_SCHED = 2
 
 def build_environment(document: Document, api: str) -> dict[str, str]:
     """`api`: host and port of the Runtime API."""
-    variables = {**environment.defaults(), **environment.build(document)}
+    image = document.get("image")
+    if isinstance(image, dict):
+        variables = _image_environment(image, document)
+    else:
+        variables = {**environment.defaults(), **environment.build(document)}
     variables["AWS_LAMBDA_RUNTIME_API"] = api
-    if str(document["runtime"]).startswith("provided"):
+    if str(document["runtime"]).startswith(("provided", "image")):
         del variables["AWS_EXECUTION_ENV"]
     return variables
 
@@ -35,6 +44,9 @@ def build_environment(document: Document, api: str) -> dict[str, str]:
 def start(document: Document, api: str) -> subprocess.Popen[bytes]:
     """Raises Fault when it cannot be started. A managed runtime's wrapper script that cannot be started ends the worker."""
     variables = build_environment(document, api)
+    image = document.get("image")
+    if isinstance(image, dict):
+        return _run_image(image, variables)
     given = document.get("command")
     command = [str(word) for word in given] if isinstance(given, list) else []
     if command:
@@ -49,6 +61,38 @@ def start(document: Document, api: str) -> subprocess.Popen[bytes]:
         if wrapper:
             os.write(2, f"{wrapper}: {error.strerror}\n".encode())
             os._exit(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
+        reason = (error.strerror or str(error)).lower()
+        raise Fault(INVALID_ENTRYPOINT, f"Error: fork/exec {command[0]}: {reason}") from None
+
+
+def _image_environment(image: Document, document: Document) -> dict[str, str]:
+    """The image's own, what it lacks of Lambda's for images (its base images set the rest themselves), then the function's."""
+    given = image.get("env")
+    variables = {"PATH": _IMAGE_PATH, "LANG": "en_US.UTF-8", "TZ": ":UTC"}
+    if isinstance(given, dict):
+        variables.update((str(name), str(value)) for name, value in given.items())
+    of_function = environment.build(document)
+    for name in _OF_PACKAGES:
+        of_function.pop(name, None)
+    return {**variables, **of_function}
+
+
+def _run_image(image: Document, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Entry point and command in the working directory. Raises Fault in Lambda's words."""
+    words, directory = image.get("command"), str(image.get("workdir") or "/")
+    command = [str(word) for word in words] if isinstance(words, list) else []
+    if not command:
+        raise Fault(INVALID_ENTRYPOINT, "Error: exec: no command")
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise Fault(
+            INVALID_WORKING_DIRECTORY, f"Error: chdir {directory}: {(error.strerror or '').lower()}"
+        ) from None
+    variables["PWD"] = directory
+    try:
+        return subprocess.Popen(command, env=variables, cwd=directory, stdin=subprocess.DEVNULL)
+    except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Fault(INVALID_ENTRYPOINT, f"Error: fork/exec {command[0]}: {reason}") from None
 
