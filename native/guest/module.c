@@ -1,5 +1,5 @@
-/* sandbox.guests.python._native: the little C that the guest needs, for every CPython from 3.11 on
- * (limited API).
+/* sandbox.guests.python._native: the little C that the guest needs, for every CPython from 3.10 on:
+ * the limited API of 3.11, and nothing of it that 3.10 has not got.
  *
  * A plain extension and not cffi: a function may bundle another cffi than ours. */
 #ifndef Py_LIMITED_API

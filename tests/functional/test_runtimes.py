@@ -7,6 +7,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.support.deploy import function, invoke
 from tests.support.patience import handler_timeout, seconds
 from tests.support.server import Server
+from tests.support.witness import until
 
 
 def get(server: Server, path: str) -> Any:
@@ -30,16 +32,44 @@ def get(server: Server, path: str) -> Any:
         return json.load(answer)
 
 
+PYTHON = """
+import ctypes, os, sqlite3, ssl, sys, time
+
+def handler(event, context):
+    match event:
+        case {"do": "raise"}:
+            raise ValueError("no")
+        case {"do": "sleep"}:
+            time.sleep(60)
+        case {"do": "exit"}:
+            os._exit(3)
+    return [list(sys.version_info[:2]), event, context.get_remaining_time_in_millis() > 0]
+"""
+
+
 def test_each_installed_python_runs_functions(server: Server) -> None:
+    """Hello, error, end and timeout, without a snapshot and forked from one."""
     names = [name for name in get(server, "/forklight/v1/runtimes")["runtimes"] if name.startswith("python")]
     assert "python3.11" in names
     client = server.client()
-    source = "import sys, sqlite3, ssl, ctypes\ndef handler(e, c):\n    return list(sys.version_info[:2])\n"
-    for name in names:
-        for snapshot in ("off", "on"):
-            with function(client, source, Runtime=name, snapshot=snapshot) as deployed:
-                answer, _ = invoke(client, deployed)
-            assert name == f"python{answer[0]}.{answer[1]}"
+
+    def run(name: str, snapshot: str) -> None:
+        with function(
+            client, PYTHON, Runtime=name, snapshot=snapshot, Timeout=handler_timeout(2)
+        ) as deployed:
+            until(lambda: isinstance(invoke(client, deployed, 1)[0], list), every_s=0)
+            version, event, remaining = invoke(client, deployed, [1, "ä", {"a": None}])[0]
+            assert name == f"python{version[0]}.{version[1]}"
+            assert (event, remaining) == ([1, "ä", {"a": None}], True)
+            error, _ = invoke(client, deployed, {"do": "raise"})
+            assert (error["errorType"], error["errorMessage"]) == ("ValueError", "no")
+            assert '"/var/task/index.py", line 7, in handler' in error["stackTrace"][0]
+            assert invoke(client, deployed, {"do": "exit"})[0]["errorType"] == "Runtime.ExitError"
+            assert invoke(client, deployed, {"do": "sleep"})[0]["errorType"] == "Sandbox.Timedout"
+
+    with ThreadPoolExecutor(2 * len(names)) as pool:
+        for ran in [pool.submit(run, name, snapshot) for name in names for snapshot in ("off", "on")]:
+            ran.result()
 
 
 def test_the_isolation_report_says_what_holds(server: Server) -> None:

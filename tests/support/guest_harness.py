@@ -36,7 +36,7 @@ PATIENCE_S = seconds(30)
 def interpreters() -> dict[str, str]:
     """Runtime name -> a real interpreter (never a pyenv shim)."""
     found: dict[str, str] = {}
-    for runtime in ("python3.11", "python3.12", "python3.13"):
+    for runtime in ("python3.10", "python3.11", "python3.12", "python3.13"):
         candidates = [
             *sorted(glob.glob(os.path.expanduser(f"~/.pyenv/versions/3.*/bin/{runtime}"))),
             f"/usr/local/bin/{runtime}",
