@@ -32,7 +32,15 @@ def main() -> int:
         top = Path(name)
         top.chmod(0o755)
         results = top / "results.jsonl"
-        with aws_server(top / "aws.log") as aws, Server.start(top / "state", "--auth", "none") as server:
+        # moto lets nobody read a bucket without a signature, and everybody with one.
+        keys = top / "keys"
+        keys.write_text("[default]\naws_access_key_id = compat\naws_secret_access_key = compat\n")
+        with (
+            aws_server(top / "aws.log") as aws,
+            Server.start(
+                top / "state", "--auth", "none", "--s3-endpoint", aws.url, "--s3-credentials", str(keys)
+            ) as server,
+        ):
             environment = {
                 **{key: value for key, value in os.environ.items() if not key.startswith("AWS_")},
                 "TEST_SERVER_MODE": "true",

@@ -1,8 +1,7 @@
 """pytest plugin for moto's own test suite in server mode: Forklight is the server, and moto's server is the rest of AWS.
 
 moto sends every service to one endpoint and resets it between tests with a request of its own. Here clients of services that
-Forklight does not have go to moto's server, and a reset also deletes what is in Forklight through Forklight's API. Packages in
-buckets of that server are sent inline.
+Forklight does not have go to moto's server, and a reset also deletes what is in Forklight through Forklight's API.
 Of each test that ran, one JSON line goes to FORKLIGHT_COMPAT_RESULTS: {"test", "outcome", "why"}.
 """
 
@@ -52,28 +51,9 @@ def _routed(make: Any) -> Any:
             _regions.add(region_name)
         if options.get("endpoint_url") == FORKLIGHT and service not in OURS:
             options["endpoint_url"] = REST_OF_AWS
-        client = make(service, region_name, *args, **options)
-        if service == "lambda":
-            for operation in ("CreateFunction", "UpdateFunctionCode", "PublishLayerVersion"):
-                client.meta.events.register_first(f"before-parameter-build.lambda.{operation}", _inline)
-        return client
+        return make(service, region_name, *args, **options)
 
     return routed
-
-
-def _inline(params: dict[str, Any], **_: Any) -> None:
-    """The bucket is in moto's server. One that is not there is left to the server."""
-    package = params.get("Code") or params.get("Content") or params
-    if "S3Bucket" not in package:
-        return
-    s3 = _real["client"]("s3", "us-east-1", endpoint_url=REST_OF_AWS, **_KEYS)
-    try:
-        found = s3.get_object(Bucket=package["S3Bucket"], Key=package["S3Key"])
-    except ClientError:
-        return
-    for name in ("S3Bucket", "S3Key", "S3ObjectVersion"):
-        package.pop(name, None)
-    package["ZipFile"] = found["Body"].read()
 
 
 def reset(_: object = None) -> None:
