@@ -70,6 +70,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
         "sns_endpoint": arguments.sns_endpoint,
         "s3_endpoint": arguments.s3_endpoint,
         "s3_credentials": arguments.s3_credentials,
+        "image_registries": tuple(arguments.image_registry or ()),
+        "image_credentials": arguments.image_credentials,
         "destination_credentials": arguments.destination_credentials,
         "http_destinations": tuple(arguments.http_destination or ()),
     }

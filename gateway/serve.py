@@ -60,6 +60,7 @@ def serve(settings: Settings) -> int:
     _raise_file_limit()
     allowed, places = _networks(settings), _places(settings)
     _check_destinations(settings)
+    _check_registries(settings)
     state_dir = Path(settings.state_dir)
     with _open_state_dir(state_dir):
         http, grpc = _claim(settings.http), _claim(settings.grpc)
@@ -327,6 +328,23 @@ def _check_destinations(settings: Settings) -> None:
             read_credentials(path)
         except (OSError, ValueError) as error:
             raise StartError(f"--{option}-credentials: {error}") from error
+
+
+def _check_registries(settings: Settings) -> None:
+    """Raises StartError."""
+    if not settings.image_registries:
+        return
+    from gateway.storage.registry_client import check_registry, read_credentials
+
+    try:
+        for url in settings.image_registries:
+            check_registry(url)
+    except ValueError as error:
+        raise StartError(f"--image-registry {error}") from error
+    try:
+        read_credentials(settings.image_credentials)
+    except (OSError, ValueError) as error:
+        raise StartError(f"--image-credentials: {error}") from error
 
 
 def _claim(text: str) -> Address:

@@ -85,6 +85,10 @@ class Settings:
     image_store_bytes: int = 64 * 1024 * MIB
     # Bytes of one image, unpacked. AWS: 10 GB.
     image_bytes: int = 10 * 1024 * MIB
+    # Registries that images may come from, as http:// or https:// and host; no other address is ever asked for one.
+    image_registries: tuple[str, ...] = ()
+    # File of credentials for them: JSON as in ~/.docker/config.json ("auths"). None: nobody is named.
+    image_credentials: str | None = None
     # A front door that has not confirmed a change of a function after this time is disconnected; it then starts anew
     # from the whole state, so no door answers from an old view.
     door_ack_timeout_s: float = 5.0

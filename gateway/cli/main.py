@@ -191,6 +191,10 @@ def _add_serve(commands: Commands) -> None:
     add("--s3-endpoint", metavar="URL",
         help="where code named by S3Bucket and S3Key is; aws: at AWS (code comes inline only)")  # fmt: skip
     add("--s3-credentials", metavar="FILE", help="credentials for it, likewise")
+    add("--image-registry", metavar="URL", action="append",
+        help="container images may come from this registry, too: https://HOST[:PORT]; repeat it (this host's own only)")  # fmt: skip
+    add("--image-credentials", metavar="FILE",
+        help="credentials for them, in the form of ~/.docker/config.json")  # fmt: skip
     add("--http-destination", metavar="URL", action="append",
         help="destinations may lie below this URL; repeat it (no URL may be one)")  # fmt: skip
     add("--allow-host-network", action="store_true", help="let functions have network host, which is weak")

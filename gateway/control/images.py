@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from gateway.control import function_rules as rules
 from gateway.control.failures import as_service_errors
 from gateway.control.resources import Resources
 from gateway.model.arn import ACCOUNT_ID
+from gateway.model.errors import ApiError, service_unavailable
 from gateway.model.function import Function
 from gateway.model.image import (
     INDEX_TYPES,
@@ -26,18 +27,16 @@ from gateway.model.image import (
     Reference,
 )
 from gateway.model.resource import ResourceId
-from gateway.storage.images import ImageStore
+from gateway.storage.images import ImageStore, NoRoom
+from gateway.storage.registry_client import NoImage, RegistryClient, RegistryDenied
 
 _KIND: Final = "repository"
 _ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}
 MAX_REPOSITORIES: Final = 10_000
 MAX_IMAGES: Final = 10_000  # of one repository
 
+_T = TypeVar("_T")
 Document = dict[str, Any]
-# (reference) -> digest of the manifest; manifest and configuration are in the store then. Raises ApiError.
-FetchManifest = Callable[[Reference], Awaitable[str]]
-# (reference, manifest): its layers are in the store then. Raises ApiError.
-FetchLayers = Callable[[Reference, Manifest], Awaitable[None]]
 
 
 class UnknownRepository(Exception):
@@ -51,8 +50,7 @@ class Images:
         self._resources = resources
         self.store = store
         self._lock = asyncio.Lock()
-        # Hosts of other registries -> how to get images from there.
-        self.remotes: dict[str, tuple[FetchManifest, FetchLayers]] = {}
+        self.remotes: Mapping[str, RegistryClient] = {}  # by host
 
     # ---- repositories ------------------------------------------------------------------------------------------
 
@@ -144,19 +142,22 @@ class Images:
             reference = Reference.parse(uri)
         except BadImage:
             raise rules.invalid(f"Source image {uri} is not valid. Provide a valid source image.") from None
-        remote = self.remotes.get(reference.host)
-        if remote is not None:
-            digest = await remote[0](reference)
-        elif (
-            reference.is_ecr or reference.host in addresses or reference.host.partition(":")[0] == "localhost"
-        ):
-            digest = self._own(reference, uri)
-        else:
-            raise rules.invalid(
-                f"Source image {uri} is not valid. Provide a valid source image. "
-                "(This host takes images from its own repositories only: push or import it first.)"
-            )
         try:
+            remote = self.remotes.get(reference.host)
+            if remote is not None:
+                digest = await _from_remote(uri, lambda: remote.manifest(reference, self.store))
+            elif (
+                reference.is_ecr
+                or reference.host in addresses
+                or reference.host.partition(":")[0] == "localhost"
+            ):
+                digest = self._own(reference, uri)
+            else:
+                raise rules.invalid(
+                    f"Source image {uri} is not valid. Provide a valid source image. "
+                    f"(This host takes images from its own repositories and from registries of serve --image-registry, "
+                    f"and {reference.host} is none of them.)"
+                )
             with as_service_errors():
                 config = await asyncio.to_thread(self.store.config, digest)
         except BadImage as error:
@@ -176,7 +177,8 @@ class Images:
         reference = Reference.parse(use.resolved)
         remote = self.remotes.get(reference.host)
         if remote is not None:
-            await remote[1](reference, await asyncio.to_thread(self.store.manifest, reference.digest))
+            manifest = await asyncio.to_thread(self.store.manifest, reference.digest)
+            await _from_remote(use.uri, lambda: remote.layers(reference, manifest, self.store))
 
     def roots(self, functions: Iterable[Function]) -> set[str]:
         """Digests of all images that a repository has or a function uses."""
@@ -215,6 +217,23 @@ class Images:
         if digest is None:
             raise rules.invalid(f"Source image {uri} does not exist. Provide a valid source image.")
         return digest
+
+
+async def _from_remote(uri: str, ask: Callable[[], _T]) -> _T:
+    """What another registry says. Raises ApiError, BadImage."""
+    try:
+        return await asyncio.to_thread(ask)
+    except NoImage:
+        raise rules.invalid(f"Source image {uri} does not exist. Provide a valid source image.") from None
+    except RegistryDenied as error:
+        raise ApiError(
+            "AccessDeniedException",
+            f"Lambda does not have permission to access the image {uri}: {error}. Check the registry's permissions.",
+        ) from None
+    except NoRoom as error:
+        raise ApiError("ServiceException", f"No room for the image: {error}.") from None
+    except OSError as error:
+        raise service_unavailable(f"The registry of {uri} does not answer: {error}") from error
 
 
 def repository_arn(region: str, name: str) -> str:

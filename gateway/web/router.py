@@ -335,7 +335,7 @@ def is_registry(path: bytes) -> bool:
 
 
 def _is_basic(request: Request) -> bool:
-    return request.headers[b"authorization"][:6].lower() == b"basic "
+    return request.headers[b"authorization"].partition(b" ")[0].lower() == b"basic"
 
 
 def _seen(request: Request) -> dict[str, list[str]]:

@@ -10,14 +10,17 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gateway.control.runtime_layer import ensure_layers, layer_folders
 from gateway.model.errors import ApiError
 from gateway.settings import Settings
+from gateway.storage import registry_client
 from gateway.storage.aws_credentials import credentials_in, read_credentials
 from gateway.storage.objects import ObjectStore
+from gateway.storage.registry_client import RegistryClient
 from gateway.web.apis import registry, service_model
 from gateway.web.apis.access import caller_of
 from gateway.web.apis.ecr import EcrApi, ecr_error
@@ -58,7 +61,12 @@ def prepare(
         objects = ObjectStore(settings.s3_endpoint, credentials)
     guests = Path(__file__).parents[3] / "sandbox" / "guests"
     layers = ensure_layers(layer_folders(settings.state_dir), guests, interpreters, javac)
-    return lambda server: ControlApi(server, model, objects, others), layers
+    logins = registry_client.read_credentials(settings.image_credentials)
+    remotes = {
+        registry_client.check_registry(url): RegistryClient(url, settings.image_registries, logins)
+        for url in settings.image_registries
+    }
+    return lambda server: ControlApi(server, model, objects, others, remotes), layers
 
 
 class ControlApi:
@@ -70,8 +78,11 @@ class ControlApi:
         model: ServiceModel,
         objects: ObjectStore | None = None,
         others: Mapping[str, bytes] | None = None,
+        remotes: Mapping[str, RegistryClient] = MappingProxyType({}),
     ) -> None:
-        """`others`: botocore's descriptions of IAM and STS, packed. Few callers need them, and the first of those waits for them."""
+        """`others`: botocore's descriptions of IAM and STS, packed. Few callers need them, and the first of those waits for them.
+        `remotes`: registries that images may come from, by host."""
+        server.images.remotes = remotes
         self._server = server
         self._others = others or {}
         self._models: dict[str, ServiceModel] = {}
