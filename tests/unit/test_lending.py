@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
@@ -18,9 +19,9 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from sandbox import lending, messages
+from sandbox import lending, messages, worker_keeper
 from sandbox.cgroups import NullLeaf
-from sandbox.deaths import ORDINARY, Deaths
+from sandbox.deaths import ORDINARY, Cause, Deaths
 from sandbox.errors import SandboxError
 from sandbox.function_zygote import FunctionZygote
 from sandbox.keep_alive import KeepAlive
@@ -30,6 +31,7 @@ from sandbox.peers import DoorPeer
 from sandbox.room import Room
 from sandbox.spec import Spec
 from sandbox.version_pool import FunctionGroup, SnapshotState, VersionPool
+from sandbox.worker import Worker
 from sandbox.worker_keeper import WorkerKeeper
 from sandbox.worker_state import WorkerState
 from sandbox.zygote import Zygote
@@ -54,6 +56,7 @@ class FickleLeaf(NullLeaf):
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.killed = False
 
     def _may(self, what: str) -> None:
         if what in self._host.refused:
@@ -69,6 +72,15 @@ class FickleLeaf(NullLeaf):
     def thaw(self, limits: Limits) -> None:
         self._may("thaw")
 
+    def alone(self) -> bool:
+        return self._host.clean
+
+    def renew(self, limits: Limits) -> bool:
+        return self._host.clean
+
+    def kill(self) -> None:
+        self.killed = True
+
 
 class Host:
     rootless = False
@@ -76,6 +88,7 @@ class Host:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.clean = False  # workers are alone in their cgroups, and leave nothing there
 
     def new_leaf(self, name: str, limits: Limits) -> FickleLeaf:
         return FickleLeaf(self)
@@ -392,5 +405,63 @@ def test_a_function_at_its_own_limit_goes_on_when_one_of_its_workers_has_gone() 
         office.zygotes["k"].send(b'{"op": "failed", "id": 1, "errno": 11, "step": "clone"}')
         await _turns(lambda: not pool.waiting)
         assert not pool.waiting and [worker.key for worker in door.workers.values()] == ["k"]
+
+    run(test)
+
+
+async def _at_work(office: Office) -> tuple[VersionPool, DoorPeer, Worker, FickleLeaf]:
+    """A worker that a door has, with a process."""
+    pool = office.function()
+    door, _ = office.door()
+    office.lending.lend(door, 1, "k", None)
+    (worker,) = office.keeper.workers.values()
+    pidfd = os.pidfd_open(os.posix_spawn("/bin/sleep", ["sleep", "60"], {}))
+    socket.send_fds(office.zygotes["k"], [orjson.dumps({"op": "forked", "id": 1})], [pidfd])
+    os.close(pidfd)
+    await _turns(lambda: worker.pidfd >= 0)
+    return pool, door, worker, cast(FickleLeaf, worker.leaf)
+
+
+def test_the_cgroup_of_a_worker_that_left_nothing_is_kept_for_the_next() -> None:
+    async def test(office: Office) -> None:
+        office.host.clean = True
+        pool, door, worker, leaf = await _at_work(office)
+        assert pool.zygote is not None
+        office.lending.end(door, worker.worker_id, "released")
+        await _turns(lambda: worker.worker_id not in office.keeper.workers)
+        assert leaf in pool.zygote.leaves and not leaf.killed
+        assert office.snapshots.left == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("cause", ["timeout", "operator", "protocol"])
+def test_whoever_was_killed_for_what_it_did_leaves_its_cgroup_to_nobody(cause: Cause) -> None:
+    async def test(office: Office) -> None:
+        office.host.clean = True
+        pool, door, worker, leaf = await _at_work(office)
+        assert pool.zygote is not None
+        office.lending.end(door, worker.worker_id, cause)
+        await _turns(lambda: worker.worker_id not in office.keeper.workers)
+        assert leaf not in pool.zygote.leaves and leaf.killed
+        assert office.snapshots.left == 1
+
+    run(test)
+
+
+def test_what_holds_up_a_worker_that_was_killed_alone_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_keeper, "_ENDS_ALONE_S", 0.001)
+
+    async def test(office: Office) -> None:
+        office.host.clean = True
+        pool, door, worker, leaf = await _at_work(office)
+        assert pool.zygote is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(worker_keeper, "pidfd_kill", lambda pidfd: None)
+            office.lending.end(door, worker.worker_id, "released")
+            await _turns(lambda: leaf.killed)
+        signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        await _turns(lambda: worker.worker_id not in office.keeper.workers)
+        assert leaf not in pool.zygote.leaves
 
     run(test)
