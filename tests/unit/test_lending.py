@@ -409,13 +409,18 @@ def test_a_function_at_its_own_limit_goes_on_when_one_of_its_workers_has_gone() 
     run(test)
 
 
+def _process() -> int:
+    """The pidfd of a child that does nothing."""
+    return os.pidfd_open(os.posix_spawn("/bin/sleep", ["sleep", "60"], {}))
+
+
 async def _at_work(office: Office) -> tuple[VersionPool, DoorPeer, Worker, FickleLeaf]:
     """A worker that a door has, with a process."""
     pool = office.function()
     door, _ = office.door()
     office.lending.lend(door, 1, "k", None)
     (worker,) = office.keeper.workers.values()
-    pidfd = os.pidfd_open(os.posix_spawn("/bin/sleep", ["sleep", "60"], {}))
+    pidfd = _process()
     socket.send_fds(office.zygotes["k"], [orjson.dumps({"op": "forked", "id": 1})], [pidfd])
     os.close(pidfd)
     await _turns(lambda: worker.pidfd >= 0)
