@@ -23,7 +23,9 @@ from gateway.control.code_signing import CodeSigning
 from gateway.control.concurrency import Concurrency
 from gateway.control.deployment import Deployment
 from gateway.control.doors import Doors
+from gateway.control.event_buses import EventBuses
 from gateway.control.event_invoke_configs import EventInvokeConfigs
+from gateway.control.event_rules import EventRules
 from gateway.control.event_source_mappings import EventSourceMappings
 from gateway.control.execution_roles import ExecutionRoles
 from gateway.control.function_locks import FunctionLocks
@@ -162,6 +164,8 @@ class ControlServer:
         self.event_configs = EventInvokeConfigs(
             settings, self.registry, self.resources, self._deployment, locks
         )
+        self.buses = EventBuses(self.resources, self._deployment.tell)
+        self.rules = EventRules(settings, self.buses, self.resources, self._deployment.tell)
         self._api = self._make_api(self)
         self.link = SupervisorLink(
             self._sock,
@@ -230,6 +234,7 @@ class ControlServer:
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),
             "identity": self.identities.state(),
+            "sources": {"buses": self.buses.messages(), "rules": self.rules.messages()},
         }
 
     async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:

@@ -71,6 +71,9 @@ class DirectorySink:
     def set_event_configs(self, region: str, name: str, configs: dict[str, dict[str, Any]]) -> None:
         """How a function's asynchronous events are treated, by qualifier. Only who runs such events need know."""
 
+    def sources_changed(self, notice: dict[str, Any]) -> None:
+        """Buses, rules and schedules (gateway.door.source_notices). Only who runs them need know."""
+
     def set_keys(self, keys: dict[str, str]) -> None:
         """The access keys that may do everything: id -> secret."""
         raise NotImplementedError
@@ -339,6 +342,8 @@ class ControlClient:
             sink.identity_changed(header)
         if "identity" in header:
             sink.identity_changed(header["identity"])
+        if "sources" in header:
+            sink.sources_changed(header["sources"])
         for item in header.get("event_configs", ()):
             sink.set_event_configs(item["region"], item["name"], item["configs"])
         if "keys" in header:

@@ -77,6 +77,18 @@ class EventLine:
             header["watched"] = True
         self._ask(header, event.payload, answered)
 
+    def put(
+        self, region: str, events: list[tuple[str, bytes]], answer: Callable[[ApiError | None], None]
+    ) -> None:
+        """(bus, event as it is on the wire), at most as many as PutEvents takes; `answer` is called once, None when what they make is
+        on disk."""
+
+        def answered(header: dict[str, Any], body: bytes) -> None:
+            answer(_error_of(header) if "error" in header else None)
+
+        header = {"op": "put", "region": region, "entries": [[bus, len(raw)] for bus, raw in events]}
+        self._ask(header, b"".join(raw for _, raw in events), answered)
+
     async def status(self, request_id: str) -> tuple[dict[str, Any], bytes] | None:
         """What is known of a watched event, and what its function answered; None: nothing. Raises ApiError."""
         done: asyncio.Future[tuple[dict[str, Any], bytes]] = self._loop.create_future()

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,21 +20,28 @@ import orjson
 from gateway.dispatch.directory import Directory
 from gateway.dispatch.dispatcher import Dispatcher
 from gateway.dispatch.metrics import MOST_ROWS
+from gateway.door import identity_notices
 from gateway.door.control_client import STATE_LIMIT_S, ControlClient, DirectorySink
 from gateway.door.polling import until
+from gateway.door.source_notices import SourceNotices
 from gateway.door.usage import pass_usage_on
 from gateway.model.arn import parse_function_name
+from gateway.model.authority import Authority
 from gateway.model.errors import ApiError
 from gateway.model.invocation import FunctionView
 from gateway.queueing.acceptor import Acceptor
 from gateway.queueing.delivery import Delivery, Limits
+from gateway.queueing.handing_over import HandingOver
 from gateway.queueing.outbox import Outbox
 from gateway.queueing.retry_policy import EventConfig, RetryPolicy
 from gateway.queueing.targets import Endpoints, Targets
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
+from gateway.sources.buses import Buses
+from gateway.sources.clockwork import Clockwork
 from gateway.storage.aws_credentials import Credentials
 from gateway.storage.events import EventStore, Record, now_ms
+from gateway.storage.metadata import StorageError
 from sandbox.client import SupervisorClient
 
 NAME = "events"
@@ -88,10 +96,20 @@ class EventServer(DirectorySink):
             Targets(endpoints, self._credentials),
             self._pass_on,
             self.delivery.figures,
+            given_up=lambda *found: self.handing_over.given_up(*found),
             pause_s=settings.event_backoff_s,
         )
+        self.authority = Authority()
+        self.handing_over = HandingOver(
+            self._store, self.delivery, self.outbox.add, self._refusal, self.delivery.figures
+        )
+        self.buses = Buses(self.delivery.figures.count_labels)
+        self.clockwork = Clockwork(
+            loop, self._store.clocks(), self.handing_over.submit, self._store.forget_clocks
+        )
+        self._sources = SourceNotices(self.buses, self.clockwork, self.delivery.figures)
         waiting, owed = self.delivery.load(), self.outbox.load()
-        self._acceptor = Acceptor(loop, settings.events_socket, self.delivery)
+        self._acceptor = Acceptor(loop, settings.events_socket, self.delivery, self._put_events)
         self.control.start(self)
         loop.add_signal_handler(signal.SIGTERM, self._begin_drain)
         if not await self.control.synced_before(self._finished, STATE_LIMIT_S):
@@ -102,6 +120,7 @@ class EventServer(DirectorySink):
         gc.set_threshold(20_000, 20, 50)
         self.delivery.start()
         self.outbox.start()
+        self.clockwork.start()
         self._beat()
         self._supervisor.ready(None, None)
         log.info("events are accepted; %d wait from before, %d records are owed", waiting, owed)
@@ -155,12 +174,36 @@ class EventServer(DirectorySink):
         }
         self.delivery.configure(region, name, known)
 
+    def identity_changed(self, notice: dict[str, Any]) -> None:
+        identity_notices.apply(notice, self.authority)
+
+    def sources_changed(self, notice: dict[str, Any]) -> None:
+        self._sources.apply(notice)
+
     # ---- parts ---------------------------------------------------------------------------------------------
 
     def _owed(self, records: list[Record]) -> None:
         self.outbox.add(records)
 
+    def _put_events(
+        self, region: str, events: list[tuple[str, bytes]], done: Callable[[StorageError | None], None]
+    ) -> None:
+        now = now_ms()
+        handovers = [one for bus, raw in events for one in self.buses.handovers(region, bus, raw, now)]
+        self.handing_over.submit(handovers, [], now, done)
+
+    def _refusal(
+        self, region: str, name: str, qualifier: str | None, origin: str, service: str, role: str | None
+    ) -> str:
+        if self._settings.auth == "none":
+            return ""
+        if role is not None:
+            return self.authority.refusal_of_role(role, region, name, qualifier)
+        return self.authority.refusal_of_service(service, region, name, qualifier, origin)
+
     def _pass_on(self, record: Record, target: str, body: bytes) -> str:
+        if "origin" in record.head:
+            return self.handing_over.pass_on(record, body)
         try:
             reference = parse_function_name(target)
         except ApiError as error:
@@ -173,6 +216,7 @@ class EventServer(DirectorySink):
 
     async def _drain(self, grace_s: float) -> None:
         """Doors that still serve may bring events until they are gone themselves."""
+        self.clockwork.stop()
         self.delivery.stop()
         await until(lambda: not self.delivery.under_way and not self._acceptor.doors, grace_s)
         self._acceptor.stop()
@@ -186,6 +230,7 @@ class EventServer(DirectorySink):
         """Its death signal is on its way to us; every event that has not ended is on disk."""
         if not self._finished.is_set():
             log.error("the supervisor is gone")
+            self.clockwork.stop()
             self.delivery.stop()
             self._loop.call_soon(self._close)
 

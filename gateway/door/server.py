@@ -102,6 +102,7 @@ class DoorServer(DirectorySink):
             ready=self._why_not_ready,
             teacher=FastTeacher(self.dispatcher),
             authority=self.authority,
+            bus=self.events,
         )
         self.authority.on_change = self._access_changed
         if self._settings.auth != "required":

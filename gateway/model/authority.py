@@ -221,6 +221,32 @@ class Authority:
             self._allowed.add(question)
         return stable
 
+    def refusal_of_service(
+        self, service: str, region: str, name: str, qualifier: str | None, source_arn: str
+    ) -> str:
+        """Why a service may not call a function on behalf of what this ARN names; "" when the function's policy lets it."""
+        policy = self._functions.get((region, name), {}).get(qualifier or LATEST)
+        context = {
+            "aws:sourcearn": [source_arn],
+            "aws:sourceaccount": [ACCOUNT_ID],
+            "aws:requestedregion": [region],
+        }
+        access = Access(Caller("service", service), INVOKE, function_arn(region, name, qualifier), context)
+        decision = decide(access, (), policy)
+        return "" if decision.allowed else denial(access, decision)
+
+    def refusal_of_role(self, role: str, region: str, name: str, qualifier: str | None) -> str:
+        """Why a role may not call a function; "" when it may."""
+        holder = self._principals.get(role)
+        if holder is None or holder.kind != "role":
+            return f"The role {role} does not exist."
+        arn = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/{holder.name}/forklight"
+        policy = self._functions.get((region, name), {}).get(qualifier or LATEST)
+        context = {**self._context(holder, f"{holder.id}:forklight"), "aws:requestedregion": [region]}
+        access = Access(Caller("role", arn, role), INVOKE, function_arn(region, name, qualifier), context)
+        decision = decide(access, self._compiled[role], policy)
+        return "" if decision.allowed else denial(access, decision)
+
     def check_trust(
         self, who: Who, role: Principal, trust: Policy, region: str, more: Mapping[str, Sequence[str]]
     ) -> None:

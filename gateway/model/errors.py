@@ -55,6 +55,10 @@ ERROR_FORMS: dict[str, ErrorForm] = {
     "InvalidRuntimeException": ErrorForm(502, "Service", _CAPITAL),
     "InvalidZipFileException": ErrorForm(502, "Service", _CAPITAL),
     "ResourceNotReadyException": ErrorForm(502, "Service", _LOWER),
+    # EventBridge
+    "InvalidEventPatternException": ErrorForm(400, "User", _LOWER),
+    "LimitExceededException": ErrorForm(400, "User", _LOWER),
+    "ResourceAlreadyExistsException": ErrorForm(400, "User", _LOWER),
     # what stands in front of every AWS service
     "ValidationException": ErrorForm(400, None, _LOWER),
     "SerializationException": ErrorForm(400, None, _LOWER),

@@ -1,6 +1,7 @@
 """Where front doors bring events, and ask how they ended: a unix socket, frames of gateway.frame_link.
 
     {"id", "op": "accept", "request_id", "region", "name", ...} + payload  ->  {"id", "request_id"} or {"id", "error"}
+    {"id", "op": "put", "region", "entries": [[bus, size], ...]} + events ->  {"id", "accepted": true} or {"id", "error"}
     {"id", "op": "status", "request_id"}                                   ->  {"id", "status": {...} or null} + answer
 
 An answer to `accept` leaves when the event is on disk. A door that goes away loses the answer, not the event.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +22,26 @@ from gateway.queueing.delivery import Delivery, not_kept
 from gateway.storage.metadata import StorageError
 
 MAX_HEADER: Final = 65536
+MAX_BODY: Final = 2 * MAX_EVENT_BYTES  # events of a bus come several at a time, with what is around them
+
+# (region, [(bus, event as it is on the wire)], done): gateway.sources.buses over gateway.queueing.handing_over
+PutEvents = Callable[[str, list[tuple[str, bytes]], Callable[[StorageError | None], None]], None]
 
 
 class Acceptor:
     """`start` listens with mode 0600: doors run as the same user."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: Path, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        path: Path,
+        delivery: Delivery,
+        put: PutEvents,
+    ) -> None:
         self._loop = loop
         self._path = path
         self._delivery = delivery
+        self._put = put
         self._links: set[FrameLink] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -41,7 +54,7 @@ class Acceptor:
         old = os.umask(0o177)
         try:
             self._server = await self._loop.create_unix_server(
-                lambda: FrameLink(self, MAX_HEADER, MAX_EVENT_BYTES), str(self._path)
+                lambda: FrameLink(self, MAX_HEADER, MAX_BODY), str(self._path)
             )
         finally:
             os.umask(old)
@@ -81,12 +94,32 @@ class Acceptor:
                 watched=bool(header.get("watched")),
             )
             self._delivery.accept(event, lambda answer: self._answer(link, number, answer))
+        elif header["op"] == "put":
+            self._put_events(link, number, header, body)
         elif header["op"] == "status":
             task = self._loop.create_task(self._status(link, number, str(header["request_id"])))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             raise ValueError(f"operation {header['op']!r}")
+
+    def _put_events(self, link: FrameLink, number: int, header: dict[str, Any], body: bytes) -> None:
+        events: list[tuple[str, bytes]] = []
+        place = 0
+        for bus, size in header["entries"]:
+            events.append((str(bus), body[place : place + size]))
+            place += size
+        if place != len(body):
+            raise ValueError("sizes of events")
+
+        def done(error: StorageError | None) -> None:
+            if error is None:
+                self.accepted += 1
+                link.send({"id": number, "accepted": True})
+            else:
+                link.send({"id": number, "error": _error(not_kept(error))})
+
+        self._put(str(header["region"]), events, done)
 
     def _answer(self, link: FrameLink, number: int, answer: ApiError | str) -> None:
         if isinstance(answer, str):

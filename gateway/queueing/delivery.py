@@ -19,6 +19,7 @@ from gateway.model.event import MAX_HOPS, Condition, Event, queue_full
 from gateway.model.invocation import FunctionView, Invocation, Result, ResultKind
 from gateway.queueing.destinations import records_of
 from gateway.queueing.event_queue import EventQueue, FunctionId, FunctionLine, Waiting
+from gateway.queueing.event_status import answer_of, document_of
 from gateway.queueing.figures import Figures
 from gateway.queueing.retry_policy import EventConfig, RetryPolicy
 from gateway.storage.events import EventStore, Outcome, Record, StoredEvent, event_of, now_ms
@@ -27,7 +28,6 @@ from gateway.storage.metadata import StorageError, StorageFull
 SWEEP_S: Final = 1.0  # how often the oldest of every line are looked at for their age
 ARRIVING_BYTES: Final = 64 * 1024 * 1024  # on their way to the disk; above it callers are refused
 CACHE_BYTES: Final = 64 * 1024 * 1024
-ANSWER_BYTES: Final = 256 * 1024  # of a function's answer that is kept for the status look-up
 log = logging.getLogger("forklight.events")
 
 # A refusal, or the request id that the event goes by.
@@ -123,17 +123,11 @@ class Delivery:
 
     def accept(self, event: Event, answer: Answer) -> None:
         """`answer` is called once: when the event is on disk, or will not be kept."""
-        line = self.queue.line(event.region, event.name)
-        size = len(event.payload)
-        if (
-            line.depth >= self._limits.depth
-            or self.queue.bytes + size > self._limits.total_bytes
-            or self._store.waiting_bytes + size > ARRIVING_BYTES
-        ):
-            self.queue.forget_line(line)
+        if not self.has_room(event):
             self.figures.count("forklight_async_events_refused_total", event.region, event.name)
             answer(queue_full())
             return
+        line = self.queue.line(event.region, event.name)
         line.arriving += 1
         accepted_ms = self._clock()
 
@@ -166,14 +160,35 @@ class Delivery:
             return error.message
         request_id = str(uuid.uuid4())
         event = Event(request_id, region, name, qualifier, view.version, body, hops=hops)
-
-        def done(stored: StoredEvent) -> None:
-            self._enter(stored, self.queue.line(region, name), body, event, stored.accepted_ms)
-            self.figures.count("forklight_async_events_accepted_total", region, name)
-            self._pump_soon()
-
-        self._store.record_becomes_event(record.number, event, done)
+        self.take_record(record.number, event)
         return ""
+
+    def event_for(
+        self, region: str, name: str, qualifier: str | None, payload: bytes, request_id: str
+    ) -> Event:
+        """Of a source of this host: nobody waits for an answer. Raises ApiError when there is no such function."""
+        view = self._dispatcher.directory.resolve(region, name, qualifier)
+        return Event(request_id, region, name, qualifier, view.version, payload)
+
+    def has_room(self, event: Event) -> bool:
+        line = self.queue.lines.get((event.region, event.name))
+        size = len(event.payload)
+        return (
+            (line is None or line.depth < self._limits.depth)
+            and self.queue.bytes + size <= self._limits.total_bytes
+            and self._store.waiting_bytes + size <= ARRIVING_BYTES
+        )
+
+    def took(self, stored: StoredEvent, event: Event) -> None:
+        """It is on disk."""
+        line = self.queue.line(event.region, event.name)
+        self._enter(stored, line, event.payload, event, stored.accepted_ms)
+        self.figures.count("forklight_async_events_accepted_total", event.region, event.name)
+        self._pump_soon()
+
+    def take_record(self, number: int, event: Event) -> None:
+        """It takes the place of what the outbox owed."""
+        self._store.record_becomes_event(number, event, lambda stored: self.took(stored, event))
 
     def _enter(
         self, stored: StoredEvent, line: FunctionLine, payload: bytes | None, event: Event, now: int
@@ -366,7 +381,7 @@ class Delivery:
         records = records_of(event, config, dead_letters, condition, waiting.stored.runs, result, now)
         outcome = None
         if event.watched:
-            outcome = Outcome(event.request_id, _document(waiting, condition, result), _answer_of(result))
+            outcome = Outcome(event.request_id, document_of(waiting, condition, result), answer_of(result))
         if condition != "Success" and not records:
             self.figures.count(
                 "forklight_async_events_dropped_total", event.region, event.name, reason=condition
@@ -420,7 +435,7 @@ class Delivery:
         """What is known of a watched event and what its function answered; None: nothing. Raises StorageError."""
         waiting = self._watched.get(request_id)
         if waiting is not None:
-            return _document(waiting, None, None), b""
+            return document_of(waiting, None, None), b""
         found = await self._store.outcome(request_id)
         if found is None:
             return None
@@ -467,31 +482,3 @@ def not_kept(error: StorageError | None) -> ApiError:
     else:
         why = f"The event could not be stored ({error})"
     return ApiError("ServiceException", f"{why}; the event was not accepted.")
-
-
-def _document(waiting: Waiting, condition: Condition | None, result: Result | None) -> dict[str, Any]:
-    """Of the status look-up. `condition` None: it has not ended."""
-    document: dict[str, Any] = {
-        "function": event_of(waiting.stored.request_id, waiting.stored.head, b"").invoked_arn,
-        "accepted_ms": waiting.stored.accepted_ms,
-        "runs": waiting.stored.runs,
-    }
-    if condition is None:
-        return {
-            **document,
-            "status": "running" if waiting.busy else "waiting",
-            "due_ms": waiting.stored.due_ms,
-        }
-    document["status"] = "succeeded" if condition == "Success" else "failed"
-    document["condition"] = condition
-    if result is not None:
-        document["executed_version"] = result.executed_version
-        if result.kind is ResultKind.FUNCTION_ERROR:
-            document["function_error"] = "Unhandled"
-        if len(result.payload) > ANSWER_BYTES:
-            document["payload_dropped"] = True
-    return document
-
-
-def _answer_of(result: Result | None) -> bytes:
-    return b"" if result is None or len(result.payload) > ANSWER_BYTES else result.payload

@@ -1,4 +1,4 @@
-"""What the queue counts, in the form that control adds up (gateway.telemetry.metrics). Every figure is a function's."""
+"""What the queue counts, in the form that control adds up (gateway.telemetry.metrics): figures of functions, rules and schedules."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ class Figures:
         self._counters: dict[tuple[str, Labels], int] = {}
 
     def count(self, name: str, region: str, function: str, **labels: str) -> None:
-        key = (name, (("region", region), ("function", function), *labels.items()))
-        self._counters[key] = self._counters.get(key, 0) + 1
+        self.count_labels(name, (("region", region), ("function", function), *labels.items()))
+
+    def count_labels(self, name: str, labels: Labels, number: int = 1) -> None:
+        """Of what is no function's."""
+        self._counters[name, labels] = self._counters.get((name, labels), 0) + number
 
     def value(self, name: str, region: str, function: str, **labels: str) -> int:
         return self._counters.get((name, (("region", region), ("function", function), *labels.items())), 0)
@@ -26,6 +29,11 @@ class Figures:
         for key in [key for key in self._counters if key[1][:2] == mine]:
             if not key[0].endswith(("dropped_total", "failures_total")):
                 del self._counters[key]
+
+    def forget_labels(self, labels: Labels) -> None:
+        """The rule or schedule was deleted."""
+        for key in [key for key in self._counters if key[1] == labels]:
+            del self._counters[key]
 
     def counters(self) -> list[list[Any]]:
         return [[name, dict(labels), value] for (name, labels), value in self._counters.items()]

@@ -44,7 +44,11 @@ class _Line:
 
 
 class Outbox:
-    """`pass_on(record, target, body)` makes an event of a record for a function of this host: "" or why it cannot."""
+    """`pass_on(record, target, body)` makes an event of a record for a function of this host: "" or why it cannot.
+
+    Records of rules and schedules (gateway.queueing.handing_over) say themselves how often and how long they are tried; when they are given
+    up, `given_up(record, body, code, why, exhausted)` says what is owed to whom instead.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Outbox:
         pass_on: Callable[[Record, str, bytes], str],
         figures: Figures,
         *,
+        given_up: Callable[[Record, bytes, str, str, str], Record | None] = lambda *_: None,
         pause_s: tuple[float, float] = PAUSE_S,
         clock: Callable[[], int] = now_ms,
     ) -> None:
@@ -62,6 +67,7 @@ class Outbox:
         self._sender = sender
         self._pass_on = pass_on
         self._figures = figures
+        self._given_up = given_up
         self._pause_s = pause_s
         self._clock = clock
         self._lines: dict[str, _Line] = {}
@@ -125,14 +131,15 @@ class Outbox:
             self._lines.pop(line.target, None)
 
     async def _deliver(self, line: _Line, record: Record) -> None:
-        why, hopeless = "", False
+        why, code, hopeless, body = "", "ERROR_FROM_TARGET", False, b""
         try:
             body = await self._store.record_body(record.number)
+            given = body[: record.head.get("split", len(body))]
             if service_of(line.target) == "lambda":
-                why = self._pass_on(record, line.target, body)
+                why = self._pass_on(record, line.target, given)
             else:
                 send = self._sender.send
-                await self._loop.run_in_executor(self._threads, send, line.target, record.head, body)
+                await self._loop.run_in_executor(self._threads, send, line.target, record.head, given)
                 self._store.forget_record(record.number)
         except StorageBroken as error:
             why, hopeless = str(error), True
@@ -141,37 +148,60 @@ class Outbox:
         except Exception as error:
             why = str(error) or type(error).__name__
             hopeless = bool(getattr(error, "hopeless", False))
+            code = str(getattr(error, "code", code))
         line.running -= 1
-        self._settle(line, record, why, hopeless)
-        self._pump(line)
-
-    def _settle(self, line: _Line, record: Record, why: str, hopeless: bool) -> None:
-        region, name, kind = record.head["region"], record.head["name"], str(record.head["kind"])
-        service = service_of(line.target)
         if not why:
             line.failures = 0
-            self._figures.count(
-                "forklight_destination_deliveries_total", region, name, kind=kind, target=service
-            )
+            self._count("deliveries", record)
+        else:
+            record.attempts += 1
+            exhausted = self._exhausted(record)
+            if hopeless or exhausted:
+                self._give_up(record, body, code, why, "" if hopeless else exhausted)
+            else:
+                self._try_later(line, record, why)
+        self._pump(line)
+
+    def _exhausted(self, record: Record) -> str:
+        """Which of its limits a record has reached; empty: none."""
+        head = record.head
+        if record.attempts > head.get("retries", record.attempts):
+            return "MaximumRetryAttempts"
+        over = record.made_ms + head.get("age_s", MAX_AGE_S) * 1000 <= self._clock()
+        return "MaximumEventAgeInSeconds" if over else ""
+
+    def _give_up(self, record: Record, body: bytes, code: str, why: str, exhausted: str) -> None:
+        head = record.head
+        self._count("failures", record)
+        instead = self._given_up(record, body, code, why, exhausted) if "origin" in head else None
+        if instead is not None:
+            self._store.replace_record(record.number, instead, lambda: self.add([instead]))
             return
-        if hopeless or record.made_ms + MAX_AGE_S * 1000 <= self._clock():
-            self._figures.count(
-                "forklight_destination_failures_total", region, name, kind=kind, target=service
-            )
-            log.error(
-                "%s of event %s of %s (%s) to %s is given up: %s",
-                kind, record.head["request_id"], name, region, line.target, why,
-            )  # fmt: skip
-            self._store.forget_record(record.number)
-            return
+        log.error(
+            "%s of event %s of %s (%s) to %s is given up: %s",
+            head["kind"], head["request_id"], head["name"], head["region"], head["target"], why,
+        )  # fmt: skip
+        self._store.forget_record(record.number)
+
+    def _try_later(self, line: _Line, record: Record, why: str) -> None:
         line.records.appendleft(record)
-        self._figures.count("forklight_destination_retries_total", region, name, kind=kind, target=service)
+        self._count("retries", record)
         if line.failures == 0:
-            log.warning("%s to %s failed, trying on: %s", kind, line.target, why)
+            log.warning("%s to %s failed, trying on: %s", record.head["kind"], line.target, why)
         line.failures += 1
         if line.timer is None:
             pause = min(self._pause_s[1], self._pause_s[0] * 2 ** min(line.failures - 1, 30))
             line.timer = self._loop.call_later(pause, self._pause_over, line)
+
+    def _count(self, what: str, record: Record) -> None:
+        head = record.head
+        if "labels" in head:
+            self._figures.count_labels(
+                f"forklight_{head['counted']}_{what}_total", tuple(head["labels"].items())
+            )
+            return
+        name, service = f"forklight_destination_{what}_total", service_of(str(head["target"]))
+        self._figures.count(name, head["region"], head["name"], kind=str(head["kind"]), target=service)
 
     def _pause_over(self, line: _Line) -> None:
         line.timer = None

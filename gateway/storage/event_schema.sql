@@ -40,3 +40,11 @@ CREATE TABLE once (
     made_ms    INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX once_by_time ON once (made_ms);
+
+-- When schedules are due next: written down together with the events that a due one has made.
+CREATE TABLE clocks (
+    name     TEXT PRIMARY KEY,  -- ARN of the schedule, or of the rule that has one
+    mark     TEXT NOT NULL,     -- of what it is set to; another one: it starts anew
+    due_ms   INTEGER,           -- null: never again
+    fired_ms INTEGER NOT NULL   -- for which time it has fired last; 0: it never has
+) WITHOUT ROWID;

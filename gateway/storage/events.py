@@ -30,7 +30,7 @@ from gateway.storage.group_commit import GroupCommit, Rows
 from gateway.storage.metadata import StorageBroken, StorageError, StorageNewer
 from gateway.storage.sqlite import translated
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 BUSY_LIMIT_S: Final = 20.0
 # A burst's room goes back to the file system when the queue is empty and at least this many pages are free.
 FREE_PAGES: Final = 4096
@@ -54,12 +54,23 @@ class StoredEvent:
 
 @dataclass(slots=True)
 class Record:
-    """Something owed to a target. `head` is what its writer needs to know to deliver it."""
+    """Something owed to a target. `head` is what its writer needs to know to deliver it. `attempts`: that have failed, since the start."""
 
     head: dict[str, Any]
     body: bytes
     made_ms: int
     number: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A schedule's: see event_schema.sql."""
+
+    name: str
+    mark: str
+    due_ms: int | None
+    fired_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -122,6 +133,12 @@ class EventStore:
         ):
             yield Record(orjson.loads(head), b"", made_ms, number)
 
+    def clocks(self) -> list[Clock]:
+        """At the start only; blocks."""
+        return [
+            Clock(*row) for row in self._reader.execute("SELECT name, mark, due_ms, fired_ms FROM clocks")
+        ]
+
     @property
     def waiting_bytes(self) -> int:
         """Of events that are on their way to the disk."""
@@ -161,6 +178,43 @@ class EventStore:
             return stored
 
         self._writer.submit(work, done, size=size)
+
+    def accept_all(
+        self,
+        events: list[Event],
+        records: list[Record],
+        clocks: list[Clock],
+        accepted_ms: int,
+        done: Callable[[list[StoredEvent] | None, StorageError | None], None],
+    ) -> None:
+        """What one request or one due time makes, in one transaction. `done` gets the stored events; records have numbers then."""
+        found = []
+        rows: list[tuple[Any, ...]] = []
+        for event in events:
+            head = head_of(event)
+            checksum = zlib.crc32(event.payload, zlib.crc32(head.encode()))
+            number = next(self._numbers)
+            found.append(StoredEvent(number, event.request_id, head, accepted_ms, len(event.payload)))
+            rows.append((number, event.request_id, head, accepted_ms, checksum, event.payload))
+
+        def work(db: sqlite3.Connection) -> list[StoredEvent]:
+            _ACCEPTED.write(db, rows)
+            for record in records:
+                record.number = _insert_record(db, record)
+            for clock in clocks:
+                row = (clock.name, clock.mark, clock.due_ms, clock.fired_ms)
+                db.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)", row)
+            return found
+
+        size = sum(len(event.payload) for event in events) + sum(len(record.body) for record in records)
+        self._writer.submit(work, done, size=size)
+
+    def forget_clocks(self, names: list[str]) -> None:
+        """Of schedules that are gone."""
+        rows = [(name,) for name in names]
+        self._writer.submit(
+            lambda db: db.executemany("DELETE FROM clocks WHERE name = ?", rows), _nobody, must=True
+        )
 
     def failed(self, number: int, runs: int, due_ms: int) -> None:
         """The function has failed `runs` times; it is to run again at `due_ms`."""
@@ -207,6 +261,15 @@ class EventStore:
         self._writer.submit(
             lambda db: db.execute("DELETE FROM records WHERE number = ?", (number,)), _nobody, must=True
         )
+
+    def replace_record(self, number: int, record: Record, done: Callable[[], None]) -> None:
+        """It was given up, and somebody else is to be told of it."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM records WHERE number = ?", (number,))
+            record.number = _insert_record(db, record)
+
+        self._writer.submit(work, lambda *_: done(), must=True)
 
     def record_becomes_event(self, number: int, event: Event, done: Callable[[StoredEvent], None]) -> None:
         """A function of this host is the target: its event is accepted where the record goes."""
@@ -333,6 +396,10 @@ def _open(path: Path) -> sqlite3.Connection:
         if seen == 0:
             script = files("gateway.storage").joinpath("event_schema.sql").read_text()
             db.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
+        elif seen == 1:
+            script = files("gateway.storage").joinpath("event_schema.sql").read_text()
+            clocks = script[script.index("CREATE TABLE clocks") :]
+            db.executescript(f"BEGIN IMMEDIATE;\n{clocks}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")
         if path.stat().st_size <= CHECKED_BYTES:
             (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
@@ -349,7 +416,7 @@ def _salvage(aside: Path, db: sqlite3.Connection) -> int:
     with contextlib.suppress(sqlite3.Error):
         old = sqlite3.connect(f"file:{aside}?mode=ro", uri=True, isolation_level=None)
         with contextlib.closing(old):
-            for table in ("events", "attempts", "records", "once", "outcomes"):
+            for table in ("events", "attempts", "records", "once", "outcomes", "clocks"):
                 taken += _salvage_table(old, db, table)
     return taken
 

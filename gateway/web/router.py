@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from gateway.model.authority import Authority, Who
+from gateway.model.authority import ROOT, Authority, Who
 from gateway.model.errors import ApiError
 from gateway.model.invocation import MAX_REQUEST_BYTES, Invocation
 from gateway.model.registry_token import Holder, open_basic
@@ -20,6 +20,8 @@ from gateway.web.fast_teacher import FastTeacher
 from gateway.web.lambda_async import match_invoke_async
 from gateway.web.lambda_invoke import TOO_LARGE, Dispatcher, Events, InvokeCall, InvokeRoute, match_invoke
 from gateway.web.lambda_stream import match_stream
+from gateway.web.put_events import TARGET as PUT_EVENTS
+from gateway.web.put_events import EventSink, put_events
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
@@ -27,7 +29,7 @@ from gateway.web.url_invoke import FunctionUrls
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
 STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
-SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts", "ecr"))
+SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts", "ecr", "events"))
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
 _REMEMBERED: Final = 4096
 log = logging.getLogger("forklight.web")
@@ -57,6 +59,7 @@ class Router:
         ready: Callable[[], str] = lambda: "",
         teacher: FastTeacher | None = None,
         authority: Authority | None = None,
+        bus: EventSink | None = None,
     ) -> None:
         self.authority = authority or Authority()
         self.authority.on_change = self.access_changed
@@ -64,6 +67,7 @@ class Router:
         self._dispatcher = dispatcher
         self._control_api = control_api
         self._events = events
+        self._bus = bus  # None: PutEvents is unknown
         self._region = region
         self._auth_required = auth_required
         self._ready = ready  # empty when ready, else why not
@@ -195,6 +199,15 @@ class Router:
                 }  # fmt: skip
         service = "forklight" if metrics else _service_of(request, target, identity)
         region = identity.region if identity is not None else self._region
+        if (
+            self._bus is not None
+            and service == "events"
+            and request.headers.get(b"x-amz-target") == PUT_EVENTS
+        ):
+            known = identity if "root" not in caller else None
+            who = self.authority.who(known.access_key, known.session_token) if known is not None else ROOT
+            put_events(self._bus, self.authority, request, request_id, region, who)
+            return
         self._to_control(request, target, service, region, request_id, caller)
 
     def _to_registry(self, request: Request, target: Target, request_id: str, caller: dict[str, Any]) -> None:
@@ -322,6 +335,8 @@ def _service_of_path(request: Request, target: Target) -> str:
         return "logs"
     if operation.startswith(b"AmazonEC2ContainerRegistry_"):
         return "ecr"
+    if operation.startswith(b"AWSEvents."):
+        return "events"
     if target.path.startswith(b"/forklight/"):
         return "forklight"
     if target.path[1:5].isdigit() and target.path[5:6] == b"-":

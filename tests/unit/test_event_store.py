@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.model.event import Event
-from gateway.storage.events import EventStore, Outcome, Record, StoredEvent, event_of
+from gateway.storage.events import Clock, EventStore, Outcome, Record, StoredEvent, event_of
 from gateway.storage.metadata import StorageBroken, StorageError, StorageFull
 
 REGION = "us-east-1"
@@ -242,6 +242,49 @@ def test_changes_of_many_kinds_at_once_keep_what_they_say(tmp_path: Path) -> Non
         for number, stored in enumerate([*first, *second]):
             if isinstance(stored, StoredEvent) and stored.number in left:
                 assert await store.payload(stored.number) == b"%d" % number
+        store.close()
+
+    go(test())
+
+
+def test_what_a_due_time_makes_is_one_transaction_with_its_clock(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "events.db"
+        store = EventStore(path, asyncio.get_running_loop())
+        done: asyncio.Future[list[StoredEvent]] = asyncio.get_running_loop().create_future()
+        record = Record({"target": "arn:q"}, b"body", 5)
+        events = [make(b"1"), make(b"2")]
+        clock = Clock("arn:rule", "mark", 60_000, 1000)
+        store.accept_all(events, [record], [clock], 1000, lambda stored, _: done.set_result(stored or []))
+        stored = await done
+        assert [one.request_id for one in stored] == [event.request_id for event in events]
+        assert [payload for _, payload in on_disk(path)] == [b"1", b"2"]
+        assert await store.record_body(record.number) == b"body"
+        store.close()
+        store = EventStore(path, asyncio.get_running_loop())
+        assert store.clocks() == [clock]
+        store.forget_clocks(["arn:rule"])
+        store.close()
+        store = EventStore(path, asyncio.get_running_loop())
+        assert store.clocks() == []
+        store.close()
+
+    go(test())
+
+
+def test_a_file_of_the_release_before_gets_clocks_and_keeps_its_events(tmp_path: Path) -> None:
+    async def test() -> None:
+        path = tmp_path / "events.db"
+        store = EventStore(path, asyncio.get_running_loop())
+        event = make(b"old")
+        await accept(store, event)
+        store.close()
+        db = sqlite3.connect(path)
+        db.executescript("DROP TABLE clocks; PRAGMA user_version = 1;")
+        db.close()
+        store = EventStore(path, asyncio.get_running_loop())
+        assert store.clocks() == []
+        assert on_disk(path) == [(event.request_id, b"old")]
         store.close()
 
     go(test())

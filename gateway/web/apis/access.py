@@ -68,6 +68,13 @@ def check_logs(
     authority.check(who, f"logs:{operation}", resource, region, None, lambda: context)
 
 
+def check_events(
+    authority: Authority, who: Who, region: str, operation: str, resource: str, context: Context
+) -> None:
+    """An operation of EventBridge on a bus, a rule or "*". Raises ApiError."""
+    authority.check(who, f"events:{operation}", resource, region, None, lambda: context)
+
+
 def check_own(
     authority: Authority, who: Who, region: str, method: str, segments: list[str], context: Context
 ) -> None:

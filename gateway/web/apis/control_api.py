@@ -24,15 +24,16 @@ from gateway.storage.registry_client import RegistryClient
 from gateway.web.apis import registry, service_model
 from gateway.web.apis.access import caller_of
 from gateway.web.apis.ecr import EcrApi, ecr_error
+from gateway.web.apis.events import EventsApi
 from gateway.web.apis.forklight import ForklightApi
 from gateway.web.apis.iam import IamApi
 from gateway.web.apis.lambda_functions import LambdaApi
-from gateway.web.apis.logs import LogsApi, logs_error
+from gateway.web.apis.logs import LogsApi
 from gateway.web.apis.query import QueryCall
 from gateway.web.apis.service_model import ServiceModel
 from gateway.web.apis.sts import StsApi
 from gateway.web.apis.wire import Request, coerce
-from gateway.web.responses import QUERY_NAMESPACES, query_error
+from gateway.web.responses import JSON_11, JSON_SERVICES, QUERY_NAMESPACES, json_error, query_error
 
 if TYPE_CHECKING:
     from gateway.control.server import ControlServer
@@ -54,7 +55,7 @@ def prepare(
     Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
-    others = {service: service_model.described(service) for service in ("iam", "sts")}
+    others = {service: service_model.described(service) for service in ("iam", "sts", "events")}
     objects = None
     if settings.s3_endpoint:
         credentials = read_credentials(settings.s3_credentials) or credentials_in(os.environ)
@@ -80,7 +81,7 @@ class ControlApi:
         others: Mapping[str, bytes] | None = None,
         remotes: Mapping[str, RegistryClient] = MappingProxyType({}),
     ) -> None:
-        """`others`: botocore's descriptions of IAM and STS, packed. Few callers need them, and the first of those waits for them.
+        """`others`: botocore's descriptions of the other services, packed. Few callers need them, and the first of those waits for them.
         `remotes`: registries that images may come from, by host."""
         server.images.remotes = remotes
         self._server = server
@@ -90,6 +91,7 @@ class ControlApi:
         self._sts = StsApi(server)
         self._lambda = LambdaApi(server, model, objects)
         self._logs = LogsApi(server)
+        self._events = EventsApi(server)
         self._forklight = ForklightApi(server)
         self._registry = registry.RegistryApi(server)
         self._ecr = EcrApi(server)
@@ -136,9 +138,10 @@ class ControlApi:
                 {"status": error.status, "headers": headers},
                 query_error(str(header["service"]), error, headers["x-amzn-RequestId"]),
             )
-        # Logs speaks JSON 1.1, which names the error in the body.
-        in_body = {"logs": logs_error, "ecr": ecr_error}.get(str(header.get("service")), ApiError.body)
-        body = in_body(error)
+        if header.get("service") in JSON_SERVICES:
+            headers["Content-Type"] = JSON_11
+            return {"status": error.status, "headers": headers}, json_error(error)
+        body = ecr_error(error) if header.get("service") == "ecr" else error.body()
         return {"status": error.status, "headers": headers}, body
 
     async def _dispatch(self, header: Message, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -164,6 +167,8 @@ class ControlApi:
         if service == "ecr":
             host = urlsplit(self._base_url(request.headers)).netloc
             return await self._ecr.handle(region, request, who, context, host, header.get("caller") or {})
+        if service == "events":
+            return await self._events.handle(self._model("events"), region, request, who, context)
         call = QueryCall(who, region, "", {}, context, str(header.get("request_id") or ""))
         if service == "iam":
             return await self._iam.handle(self._model("iam"), request, call)

@@ -165,11 +165,6 @@ class _Selection:
         )
 
 
-def logs_error(error: ApiError) -> bytes:
-    """Body of a refusal in JSON 1.1."""
-    return json.dumps({"__type": error.code, "message": error.message}, ensure_ascii=False).encode()
-
-
 def _collect(
     store: LogStore, group: Group, place: Position | None, selection: _Selection, limit: int | None
 ) -> tuple[list[LogEvent], Position | None]:

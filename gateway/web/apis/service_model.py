@@ -23,6 +23,7 @@ Kind = Literal[
 Location = Literal["body", "uri", "querystring", "header", "statusCode"]
 
 _MODELS = {
+    "events": "events/2015-10-07/service-2.json.gz",
     "iam": "iam/2010-05-08/service-2.json.gz",
     "lambda": "lambda/2015-03-31/service-2.json.gz",
     "sts": "sts/2011-06-15/service-2.json.gz",
