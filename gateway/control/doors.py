@@ -31,8 +31,8 @@ _MAX_HELD = 5 * MAX_BODY
 class DoorRequests(Protocol):
     """What the connected doors may ask for. Each raises nothing."""
 
-    def state(self) -> Message:
-        """Members `functions`, `keys`, `tokens` of the first message."""
+    def state(self, door: str) -> Message:
+        """Members `functions`, `keys`, `tokens` and so on of the first message to this door."""
 
     async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:
         """An `api` or `call` request -> header (without `id`) and body."""
@@ -44,6 +44,8 @@ class DoorRequests(Protocol):
 
     def usage_received(self, body: bytes) -> None: ...
     def metrics_received(self, door: str, body: bytes) -> None: ...
+
+    async def schedule_completed(self, arn: str, mark: str) -> None: ...
 
     def left(self, door: str) -> None: ...
 
@@ -170,13 +172,15 @@ class Doors:
             self._requests.usage_received(body)
         elif operation == "metrics":
             self._requests.metrics_received(str(header.get("door", door.name)), body)
+        elif operation == "schedule_completed":
+            self._spawn(self._requests.schedule_completed(str(header["arn"]), str(header["mark"])))
         elif operation == "ack":
             door.acknowledge(int(header["seq"]))
         elif operation == "hello":
             door.name = str(header.get("door", len(self._doors)))
             # From here on the door gets every change; the state it is sent now holds all earlier ones.
             self._doors.add(door)
-            door.send({"op": "state", "seq": self._seq, **self._requests.state()})
+            door.send({"op": "state", "seq": self._seq, **self._requests.state(door.name)})
         else:
             raise ValueError(f"operation {operation!r}")
 

@@ -39,6 +39,8 @@ from gateway.control.layers import Layers, packages_of
 from gateway.control.policies import Policies
 from gateway.control.registry import Registry
 from gateway.control.resources import Resources
+from gateway.control.schedules import Schedules
+from gateway.control.service_roles import may_become
 from gateway.control.supervisor_link import SupervisorLink
 from gateway.model.errors import ApiError, too_many_requests
 from gateway.model.function import Function
@@ -57,6 +59,8 @@ _COLLECT_EVERY_S = 60.0
 _LOOK_EVERY_S = 1.0  # whether there is anything to do
 
 Message = dict[str, Any]
+EVENTS = "events"  # the door that runs asynchronous events, rules and schedules
+SCHEDULER = "scheduler.amazonaws.com"
 
 
 class Api(Protocol):
@@ -166,6 +170,9 @@ class ControlServer:
         )
         self.buses = EventBuses(self.resources, self._deployment.tell)
         self.rules = EventRules(settings, self.buses, self.resources, self._deployment.tell)
+        self.schedules = Schedules(
+            settings, self.resources, self._deployment.tell, self._scheduler_may_become
+        )
         self._api = self._make_api(self)
         self.link = SupervisorLink(
             self._sock,
@@ -225,7 +232,7 @@ class ControlServer:
 
     # what doors ask (gateway.control.doors.DoorRequests)
 
-    def state(self) -> Message:
+    def state(self, door: str) -> Message:
         return {
             "functions": self._deployment.views(),
             "aliases": [alias.message() for alias in self.registry.every_alias()],
@@ -234,7 +241,7 @@ class ControlServer:
             "keys": [{"id": key.key_id, "secret": key.secret} for key in self.credentials.keys],
             "tokens": list(self.credentials.tokens),
             "identity": self.identities.state(),
-            "sources": {"buses": self.buses.messages(), "rules": self.rules.messages()},
+            **({"sources": self._sources()} if door == EVENTS else {}),
         }
 
     async def answer(self, header: Message, body: bytes) -> tuple[Message, bytes]:
@@ -254,8 +261,27 @@ class ControlServer:
     def metrics_received(self, door: str, body: bytes) -> None:
         self.metrics.received(door, body)
 
+    async def schedule_completed(self, arn: str, mark: str) -> None:
+        try:
+            await self.schedules.completed(arn, mark)
+        except ApiError as error:
+            _log.warning("%s has run for the last time and cannot be deleted: %s", arn, error)
+
     def left(self, door: str) -> None:
         self.metrics.left(door)
+
+    def _sources(self) -> Message:
+        """Who runs them alone is told."""
+        return {
+            "buses": self.buses.messages(),
+            "rules": self.rules.messages(),
+            "schedules": self.schedules.messages(),
+        }
+
+    def _scheduler_may_become(self, role: str, region: str) -> bool | None:
+        if self.settings.auth == "none":
+            return None
+        return may_become(self.identities, SCHEDULER, role, region)
 
     # what the supervisor says
 

@@ -256,6 +256,11 @@ class ControlClient:
         link.send({"op": "usage"}, usage_message(rows))
         return True
 
+    def schedule_completed(self, arn: str, mark: str) -> None:
+        """A schedule that is to be deleted when it has run for the last time has. Control away: it is told again when it is back."""
+        if self._link is not None:
+            self._link.send({"op": "schedule_completed", "arn": arn, "mark": mark})
+
     def send_metrics(self, body: bytes) -> bool:
         """This door's cumulative figures. False: they did not go."""
         if self._link is None or self._link.unsent >= LOG_BACKLOG:

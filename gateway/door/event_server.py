@@ -107,7 +107,9 @@ class EventServer(DirectorySink):
         self.clockwork = Clockwork(
             loop, self._store.clocks(), self.handing_over.submit, self._store.forget_clocks
         )
-        self._sources = SourceNotices(self.buses, self.clockwork, self.delivery.figures)
+        self._sources = SourceNotices(
+            self.buses, self.clockwork, self.delivery.figures, self.control.schedule_completed
+        )
         waiting, owed = self.delivery.load(), self.outbox.load()
         self._acceptor = Acceptor(loop, settings.events_socket, self.delivery, self._put_events)
         self.control.start(self)

@@ -1,21 +1,29 @@
 """What control tells the process that runs them about buses, rules and schedules, and what that makes of it.
 
-All of it, with the state: {"buses": [[region, name], ...], "rules": [item, ...], "schedules": [item, ...]}. Then what changes: {"change":
-"bus" | "bus_gone", "region", "name"}, {"change": "rule", "item"}, {"change": "rule_gone", "arn", "region", "bus", "name"}.
-Items are those of gateway.control.rules.
+All of it, with the state: {"buses": [[region, name], ...], "rules": [item, ...], "schedules": [item, ...]}. Then what changes:
+{"change": "bus" | "bus_gone", "region", "name"}, {"change": "rule", "item"}, {"change": "rule_gone", "arn", "region", "bus", "name"},
+{"change": "schedule", "item"}, {"change": "schedule_gone", "arn", "region", "group", "name"}. Items are those of
+gateway.control.event_rules and gateway.control.schedules.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway.queueing.figures import Figures
 from gateway.sources.buses import Buses
-from gateway.sources.clockwork import Clockwork
+from gateway.sources.clockwork import Clockwork, Timer
+from gateway.sources.schedules import labels_of, timer_of
 
 
 class SourceNotices:
-    def __init__(self, buses: Buses, clockwork: Clockwork, figures: Figures) -> None:
+    """`completed(arn, mark)`: a schedule that is to be deleted then has run for the last time."""
+
+    def __init__(
+        self, buses: Buses, clockwork: Clockwork, figures: Figures, completed: Callable[[str, str], None]
+    ) -> None:
+        self._completed = completed
         self._buses = buses
         self._clockwork = clockwork
         self._figures = figures
@@ -37,6 +45,11 @@ class SourceNotices:
             self._buses.remove_rule(region, bus, name)
             self._drop(notice["arn"])
             self._figures.forget_labels((("region", region), ("bus", bus), ("rule", name)))
+        elif change == "schedule":
+            self._put_timer(notice["item"]["arn"], self._schedule(notice["item"]))
+        elif change == "schedule_gone":
+            self._drop(notice["arn"])
+            self._figures.forget_labels(labels_of(notice))
         else:
             raise ValueError(f"sources: {change!r}")
 
@@ -47,14 +60,21 @@ class SourceNotices:
         before, self._timers = self._timers, set()
         for item in notice["rules"]:
             self._put_rule(item)
+        for item in notice["schedules"]:
+            self._put_timer(item["arn"], self._schedule(item))
         for name in before - self._timers:
             self._clockwork.remove(name)
         self._clockwork.settled()
 
     def _put_rule(self, item: dict[str, Any]) -> None:
-        timer = self._buses.put_rule(item)
+        self._put_timer(item["arn"], self._buses.put_rule(item))
+
+    def _schedule(self, item: dict[str, Any]) -> Timer | None:
+        return timer_of(item, self._figures.count_labels, self._completed)
+
+    def _put_timer(self, name: str, timer: Timer | None) -> None:
         if timer is None:
-            self._drop(item["arn"])
+            self._drop(name)
         else:
             self._timers.add(timer.name)
             self._clockwork.put(timer)

@@ -55,7 +55,8 @@ ERROR_FORMS: dict[str, ErrorForm] = {
     "InvalidRuntimeException": ErrorForm(502, "Service", _CAPITAL),
     "InvalidZipFileException": ErrorForm(502, "Service", _CAPITAL),
     "ResourceNotReadyException": ErrorForm(502, "Service", _LOWER),
-    # EventBridge
+    # EventBridge and its Scheduler
+    "ConflictException": ErrorForm(409, "User", _CAPITAL),
     "InvalidEventPatternException": ErrorForm(400, "User", _LOWER),
     "LimitExceededException": ErrorForm(400, "User", _LOWER),
     "ResourceAlreadyExistsException": ErrorForm(400, "User", _LOWER),

@@ -101,22 +101,22 @@ class Clockwork:
         hand = self._hands.get(timer.name)
         if hand is not None and hand.timer.mark == timer.mark:
             hand.timer = timer
-            return
-        stored = self._stored.get(timer.name)
-        if stored is not None and stored.mark == timer.mark:
-            due = None if stored.due_ms is None else stored.due_ms // 1000
-            hand = _Hand(timer, due, stored.fired_ms // 1000)
-            if hand.fired_s > self._clock() + DAY_S:
-                self._begin_anew(hand)
         else:
-            due = timer.first_s
-            if due is not None and timer.end_s is not None and due > timer.end_s:
-                due = None
-            hand = _Hand(timer, due, 0)
-        self._hands[timer.name] = hand
-        self._wind(hand)
-        if hand.due_s is None and timer.completed is not None:
+            hand = self._hands[timer.name] = self._hand(timer)
+            self._wind(hand)
+        if hand.due_s is None and hand.fired_s and timer.completed is not None:
             timer.completed()
+
+    def _hand(self, timer: Timer) -> _Hand:
+        stored = self._stored.get(timer.name)
+        if stored is None or stored.mark != timer.mark:
+            first = timer.first_s
+            ended = first is not None and timer.end_s is not None and first > timer.end_s
+            return _Hand(timer, None if ended else first, 0)
+        hand = _Hand(timer, None if stored.due_ms is None else stored.due_ms // 1000, stored.fired_ms // 1000)
+        if hand.fired_s > self._clock() + DAY_S:
+            self._begin_anew(hand)
+        return hand
 
     def remove(self, name: str) -> None:
         """A no-op for what is not there."""

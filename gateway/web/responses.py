@@ -14,7 +14,7 @@ QUERY_NAMESPACES = {
     "sts": "https://sts.amazonaws.com/doc/2011-06-15/",
 }
 # These speak JSON 1.1: the operation in X-Amz-Target.
-JSON_SERVICES = frozenset(("events", "logs"))
+JSON_SERVICES = frozenset(("ecr", "events", "logs"))
 JSON_11 = "application/x-amz-json-1.1"
 # What these services call what stands in front of every service.
 _QUERY_CODES = {

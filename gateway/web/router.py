@@ -29,7 +29,7 @@ from gateway.web.url_invoke import FunctionUrls
 
 CONTROL_BODY: Final = 70_167_211  # bytes; Lambda's limit of CreateFunction and the like
 STRANGERS_BODY: Final = 65536  # bytes; of a request that names no access key of ours
-SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts", "ecr", "events"))
+SERVICES: Final = frozenset(("lambda", "logs", "forklight", "iam", "sts", "ecr", "events", "scheduler"))
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH"))
 _REMEMBERED: Final = 4096
 log = logging.getLogger("forklight.web")
@@ -339,6 +339,8 @@ def _service_of_path(request: Request, target: Target) -> str:
         return "events"
     if target.path.startswith(b"/forklight/"):
         return "forklight"
+    if target.path.startswith((b"/schedules", b"/schedule-groups")):
+        return "scheduler"
     if target.path[1:5].isdigit() and target.path[5:6] == b"-":
         return "lambda"
     return ""

@@ -75,6 +75,23 @@ def check_events(
     authority.check(who, f"events:{operation}", resource, region, None, lambda: context)
 
 
+def check_scheduler(
+    authority: Authority,
+    who: Who,
+    region: str,
+    operation: str,
+    resource: str,
+    params: Params,
+    context: Context,
+) -> None:
+    """An operation of Scheduler, and that the caller may hand its role on. Raises ApiError."""
+    authority.check(who, f"scheduler:{operation}", resource, region, None, lambda: context)
+    role = (params.get("Target") or {}).get("RoleArn")
+    if role:
+        passed = {**context, "iam:passedtoservice": ["scheduler.amazonaws.com"]}
+        authority.check(who, "iam:PassRole", role, region, None, lambda: passed)
+
+
 def check_own(
     authority: Authority, who: Who, region: str, method: str, segments: list[str], context: Context
 ) -> None:

@@ -23,13 +23,14 @@ from gateway.storage.objects import ObjectStore
 from gateway.storage.registry_client import RegistryClient
 from gateway.web.apis import registry, service_model
 from gateway.web.apis.access import caller_of
-from gateway.web.apis.ecr import EcrApi, ecr_error
+from gateway.web.apis.ecr import EcrApi
 from gateway.web.apis.events import EventsApi
 from gateway.web.apis.forklight import ForklightApi
 from gateway.web.apis.iam import IamApi
 from gateway.web.apis.lambda_functions import LambdaApi
 from gateway.web.apis.logs import LogsApi
 from gateway.web.apis.query import QueryCall
+from gateway.web.apis.scheduler import SchedulerApi
 from gateway.web.apis.service_model import ServiceModel
 from gateway.web.apis.sts import StsApi
 from gateway.web.apis.wire import Request, coerce
@@ -55,7 +56,7 @@ def prepare(
     Blocks. Without room for boto3 functions run without it. Raises OSError when botocore is not installed.
     """
     model = service_model.load()
-    others = {service: service_model.described(service) for service in ("iam", "sts", "events")}
+    others = {service: service_model.described(service) for service in ("iam", "sts", "events", "scheduler")}
     objects = None
     if settings.s3_endpoint:
         credentials = read_credentials(settings.s3_credentials) or credentials_in(os.environ)
@@ -92,6 +93,7 @@ class ControlApi:
         self._lambda = LambdaApi(server, model, objects)
         self._logs = LogsApi(server)
         self._events = EventsApi(server)
+        self._scheduler = SchedulerApi(server)
         self._forklight = ForklightApi(server)
         self._registry = registry.RegistryApi(server)
         self._ecr = EcrApi(server)
@@ -141,8 +143,7 @@ class ControlApi:
         if header.get("service") in JSON_SERVICES:
             headers["Content-Type"] = JSON_11
             return {"status": error.status, "headers": headers}, json_error(error)
-        body = ecr_error(error) if header.get("service") == "ecr" else error.body()
-        return {"status": error.status, "headers": headers}, body
+        return {"status": error.status, "headers": headers}, error.body()
 
     async def _dispatch(self, header: Message, body: bytes) -> tuple[int, dict[str, str], bytes]:
         request = Request(
@@ -169,6 +170,11 @@ class ControlApi:
             return await self._ecr.handle(region, request, who, context, host, header.get("caller") or {})
         if service == "events":
             return await self._events.handle(self._model("events"), region, request, who, context)
+        if service == "scheduler":
+            status, answer = await self._scheduler.handle(
+                self._model("scheduler"), region, request, who, context
+            )
+            return status, {"Content-Type": JSON}, answer
         call = QueryCall(who, region, "", {}, context, str(header.get("request_id") or ""))
         if service == "iam":
             return await self._iam.handle(self._model("iam"), request, call)

@@ -211,11 +211,6 @@ class EcrApi:
         return digest
 
 
-def ecr_error(error: ApiError) -> bytes:
-    """Body of a refusal in JSON 1.1."""
-    return json.dumps({"__type": error.code, "message": error.message}, ensure_ascii=False).encode()
-
-
 def _shown(call: _Call, name: str, document: dict[str, Any]) -> Params:
     return {
         "repositoryArn": repository_arn(call.region, name),

@@ -26,6 +26,7 @@ _MODELS = {
     "events": "events/2015-10-07/service-2.json.gz",
     "iam": "iam/2010-05-08/service-2.json.gz",
     "lambda": "lambda/2015-03-31/service-2.json.gz",
+    "scheduler": "scheduler/2021-06-30/service-2.json.gz",
     "sts": "sts/2011-06-15/service-2.json.gz",
 }
 
