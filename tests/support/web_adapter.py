@@ -1,6 +1,8 @@
 """A bootstrap that puts a web server behind events of payload format 2.0, as aws-lambda-web-adapter does: it starts the server,
 waits until it listens, and answers each event with what the server says, whole or as a stream."""
 
+from __future__ import annotations
+
 ADAPTER = r"""#!/usr/bin/python3 -SE
 import base64, http.client, json, os, subprocess, sys, time
 
