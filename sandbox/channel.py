@@ -30,6 +30,8 @@ RESULT = 18
 ERROR = 19
 CHUNK = 20  # aux: bytes of the answer in the chunks before it
 SETUP_FAILED = 22
+LINGERS = 23  # before an answer: its worker is not done when it has given that, and will say so
+SETTLED = 24  # after that answer: now it is
 
 MAX_PAYLOAD = 6 * 1024 * 1024 + 100  # an event or an answer; Lambda's hard cap
 MAX_CHUNK = 64 * 1024 - HEADER_BYTES  # bytes, and at least one: a frame is one read at most

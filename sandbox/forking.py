@@ -54,7 +54,7 @@ class Forker:
         provisioned: bool = False,
     ) -> Worker:
         """A worker of the runtime zygote in its own sandbox. Raises SandboxError; the shell stays the caller's then."""
-        zygote = self.zygotes.get(spec.runtime)
+        zygote = self.zygotes.get(spec.runtime, extensions=spec.extensions)
         if spec.limits != first_limits(spec.limits.tmp_mb):
             shell.leaf.set_limits(spec.limits, boost=True)
         trees = open_trees(spec)

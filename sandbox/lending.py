@@ -143,6 +143,7 @@ class Lending:
         """The door read this worker's READY: its CPU share holds from here on (init runs unthrottled, as on Lambda)."""
         worker = door.workers.get(worker_id)
         if worker is not None:
+            worker.inited = True
             self._keeper.limit(worker)
         self._keeper.grown_up(worker_id)
         self._grow_on()

@@ -38,7 +38,8 @@ _HOST_ETC = (
 USER_NAME = "sbx_user1051"
 HOSTNAME = "sandbox"
 
-_HOSTS = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost\n"
+# The last one is what subscribers of the Telemetry API are reached by.
+_HOSTS = f"127.0.0.1 localhost {HOSTNAME} {HOSTNAME}.localdomain\n::1 localhost ip6-localhost\n"
 _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
 
 

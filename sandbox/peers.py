@@ -168,6 +168,12 @@ class ControlPeer:
         """How many of a version's provisioned workers are there; `failed`: no more will come."""
         self._link.send({"op": "provisioned", "key": key, "ready": ready, "failed": failed})
 
+    def last_words(self, region: str, group: str, stream: str, text: str) -> None:
+        """For a function's log."""
+        self._link.send(
+            {"op": "last_words", "region": region, "group": group, "stream": stream, "text": text}
+        )
+
     def deaths(self, counts: list[list[object]]) -> None:
         """How many workers died of what since the last time: see Deaths.take."""
         for start in range(0, len(counts), _COUNTS_AT_ONCE):

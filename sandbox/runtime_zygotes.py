@@ -1,4 +1,5 @@
-"""One zygote per runtime: trusted code only, privileged, ready to fork into any sandbox. Started at first use, again when lost."""
+"""One zygote per Python, one more for those functions of it that have extensions, and one for all other runtimes: trusted code only,
+privileged, ready to fork into any sandbox. Started at first use, again when lost."""
 
 from __future__ import annotations
 
@@ -38,17 +39,21 @@ class RuntimeZygotes:
         self.catalogue = host.catalogue
         self._zygotes: dict[str, Zygote] = {}
 
-    def get(self, runtime: str) -> Zygote:
-        """Raises SandboxError(step="runtime") for a runtime that this host does not have."""
+    def get(self, runtime: str, *, extensions: bool = False) -> Zygote:
+        """`extensions`: for functions that have some, whose workers serve the Runtime API whatever their runtime.
+        Raises SandboxError(step="runtime") for a runtime that this host does not have."""
         program = self.catalogue.programs.get(runtime)
         if program is None:
             raise SandboxError(2, "runtime", f"{runtime} is not installed on this host")
-        name = runtime if program.is_python else RUNTIME_API
+        if program.is_python:
+            name = f"{runtime} with extensions" if extensions else runtime
+        else:
+            name = RUNTIME_API
         zygote = self._zygotes.get(name)
         if zygote is not None and zygote.alive:
             return zygote
         command = [str(self.catalogue.interpreter_of(program)), "-I", "-S", str(START)]
-        if not program.is_python:
+        if extensions or not program.is_python:
             command.append(RUNTIME_API)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:

@@ -27,12 +27,13 @@ class Spec:
     isolation: Isolation
     snapshot: Snapshot
     init: dict[str, object]
+    extensions: bool = False  # its layers bring external ones
 
     @property
     def takes_snapshots(self) -> bool:
         """Workers forked from a snapshot share a sandbox. So there is none for tenants, and none for `request` unless somebody has
-        asked for just that."""
-        if self.isolation == "tenant":
+        asked for just that. Extensions are processes, which a fork does not carry."""
+        if self.isolation == "tenant" or self.extensions:
             return False
         return self.snapshot == "on" or (self.snapshot == "auto" and self.isolation == "reuse")
 
@@ -74,4 +75,5 @@ class Spec:
             isolation=isolation,
             snapshot=snapshot,
             init=cast("dict[str, object]", message["init"]),
+            extensions=bool(message.get("extensions")),
         )

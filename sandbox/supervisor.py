@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from sandbox.snapshots import Snapshots
 from sandbox.spec import Spec
 from sandbox.starvation import Starvation
 from sandbox.version_pool import ACTIVE_S, FunctionGroup, SnapshotState, VersionPool
+from sandbox.worker import Worker
 from sandbox.worker_keeper import WorkerKeeper
 from sandbox.worker_state import WorkerState
 
@@ -89,6 +91,7 @@ class Supervisor:
             lambda pool, error: self._lending.start_failed(pool, error),
             lambda pool: self._lending.share_room(pool),
             self._deaths,
+            self._last_words,
         )
         self._starvation = Starvation(host.ooms, loop, self._keeper, self._snapshots)
         self._memory = Memory()
@@ -125,6 +128,7 @@ class Supervisor:
             self._snapshots.stop(pool, at_once=True)
         for worker in list(self._keeper.workers.values()):
             self._keeper.kill(worker, "shutdown")
+        await self._keeper.all_ended()
         self._zygotes.close()
         self._shells.close()
         self._keeper.close()
@@ -192,7 +196,7 @@ class Supervisor:
             self._shells.hold(ShellKind(spec.network, spec.limits.tmp_mb))
         try:
             # The first call of a runtime must not wait for its interpreter to start.
-            self._zygotes.get(spec.runtime)
+            self._zygotes.get(spec.runtime, extensions=spec.extensions)
             if prepare:
                 self._host.prepare_tmp(spec.limits.tmp_mb)
         except OSError as error:
@@ -201,11 +205,12 @@ class Supervisor:
             self._awake[spec.key] = pool
             self._snapshots.start(pool)
         elif spec.snapshot != "off" and not wanted:
-            pool.snapshot_why = (
-                f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
-                if program.is_python
-                else f"a process of {spec.runtime} cannot be forked"
-            )
+            if not program.is_python:
+                pool.snapshot_why = f"a process of {spec.runtime} cannot be forked"
+            elif spec.extensions:
+                pool.snapshot_why = "extensions are processes of their own, which a fork does not carry"
+            else:
+                pool.snapshot_why = f"isolation {spec.isolation}: workers of one snapshot would share /tmp"
             self._loop.call_soon(self._snapshot_settled, pool, SnapshotEnd("off", pool.snapshot_why))
 
     def renew(self, key: str, credentials: RoleCredentials | None) -> None:
@@ -255,6 +260,13 @@ class Supervisor:
         """An operator ends every worker of a version, whatever it does. Returns how many there were."""
         pool = self._pools.get(key)
         return 0 if pool is None else self._keeper.kill_all(pool)
+
+    def _last_words(self, worker: Worker, text: str) -> None:
+        if self._control is not None:
+            init = worker.spec.init
+            day = time.strftime("%Y/%m/%d", time.gmtime(worker.born))
+            stream = f"{day}/[{init.get('function_version')}]{worker.instance}"
+            self._control.last_words(worker.spec.region, str(init.get("log_group_name", "")), stream, text)
 
     def _snapshot_settled(self, pool: VersionPool, end: SnapshotEnd) -> None:
         if self._control is not None:

@@ -36,6 +36,7 @@ class Worker:
     door: DoorPeer | None = None
     tenant: str | None = None
     frozen: bool = False
+    inited: bool = False  # its READY has been read
     init_us: int = 0
     since: float = 0.0
     killed_for: Death | None = None

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from sandbox.channel import HEADER, READY
 from sandbox.channel_ends import ChannelsAhead
 from sandbox.deaths import Cause, Death, Deaths, of_status
+from sandbox.endings import ENDINGS
 from sandbox.errors import SandboxError
 from sandbox.foreign_calls import ForeignCall
 from sandbox.forking import Forker
 from sandbox.host import Host
+from sandbox.last_words import LastWords
 from sandbox.processes import ExitStatus, pid_of, pidfd_kill, reap, reap_strays
 from sandbox.runtime_zygotes import RuntimeZygotes
 from sandbox.shell_pool import LIFT_IO_AFTER_S, ShellKind, ShellPool
@@ -43,7 +45,8 @@ YOUNG_S = 0.02
 class WorkerKeeper:
     """`pool_of(key)` finds the pool of a worker, None once its version is gone. `on_free(pool)`: a worker may have become available,
     or room for one. `on_failed(pool, error)`: a worker that was asked for will not come. `on_room(pool)`: one has gone; None: and its
-    version, too. `on_free` and `on_failed` may be called before `start` returns."""
+    version, too. `on_free` and `on_failed` may be called before `start` returns.
+    `on_last_words(worker, text)`: it printed that when it had been told to end."""
 
     def __init__(
         self,
@@ -57,8 +60,10 @@ class WorkerKeeper:
         on_failed: Callable[[VersionPool, OSError], None],
         on_room: Callable[[VersionPool | None], None],
         deaths: Deaths,
+        on_last_words: Callable[[Worker, str], None] = lambda worker, text: None,
     ) -> None:
         self._loop = loop
+        self._last_words = LastWords(loop, on_last_words)
         self._shells = shells
         self._snapshots = snapshots
         self._pool_of = pool_of
@@ -71,6 +76,7 @@ class WorkerKeeper:
             host, loop, zygotes, self._forked, self._fork_failed, itertools.count(1), self._channels
         )
         self.workers: dict[int, Worker] = {}
+        self.ending: set[int] = set()  # workers with extensions that have been told to end
         self.starting = 0  # workers that wait for a sandbox, of all pools
         self._young: dict[int, float] = {}  # started and not ready yet -> when
 
@@ -192,6 +198,7 @@ class WorkerKeeper:
     def _spare_ready(self, worker: Worker, init_us: int) -> None:
         self._young.pop(worker.worker_id, None)
         worker.become(WorkerState.SPARE)
+        worker.inited = True
         worker.init_us = min(init_us, 1 << 40)
         pool = self._pool_of(worker.key)
         if pool is not None and self.limit(worker):
@@ -281,8 +288,42 @@ class WorkerKeeper:
         if worker.state is WorkerState.STARTING:
             self._loop.remove_reader(worker.channel_fd)
         worker.killed_for = Death(cause, detail)
+        ending = ENDINGS.get(cause) if self._hears(worker, cause) else None
         worker.become(WorkerState.DYING)
-        if worker.zygote is not None and cause == "released" and worker.pidfd >= 0 and worker.leaf.alone():
+        if ending is not None:
+            number, seconds = ending
+            self.ending.add(worker.worker_id)
+            self._last_words.listen(worker)
+            self._let_end(worker)
+            pidfd_kill(worker.pidfd, number)
+            self._loop.call_later(seconds, self._kill_now, worker)
+            return
+        self._kill_now(worker)
+
+    async def all_ended(self) -> None:
+        """Extensions have a moment for what they hold; after it nobody has."""
+        while self.ending:  # noqa: ASYNC110 - once in our life
+            await asyncio.sleep(0.01)
+
+    def _hears(self, worker: Worker, cause: Cause) -> bool:
+        """Whether it is one that can be told: it has extensions, and has begun to listen for that."""
+        return (
+            worker.spec.extensions
+            and worker.pidfd >= 0
+            and (worker.inited or cause == "init_failed")
+            and worker.state is not WorkerState.STARTING
+        )
+
+    def _kill_now(self, worker: Worker) -> None:
+        self.ending.discard(worker.worker_id)
+        if worker.state is WorkerState.DEAD:
+            return
+        if (
+            worker.zygote is not None
+            and worker.killed_for == Death("released")
+            and worker.pidfd >= 0
+            and worker.leaf.alone()
+        ):
             worker.killed_alone = True
             pidfd_kill(worker.pidfd)
             self._loop.call_later(_ENDS_ALONE_S, self._end_all, worker)
@@ -330,11 +371,13 @@ class WorkerKeeper:
             pool.workers.pop(worker.worker_id, None)
         worker.become(WorkerState.DEAD)
         self.workers.pop(worker.worker_id, None)
+        self.ending.discard(worker.worker_id)
         self._young.pop(worker.worker_id, None)
         if worker.door is not None:
             worker.door.workers.pop(worker.worker_id, None)
             worker.door.died(worker, death)
             worker.door = None
+        self._last_words.end(worker)
         for fd in (worker.channel_fd, worker.log_fd, worker.pidfd):
             if fd >= 0:
                 os.close(fd)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
+from gateway.control.function_rules import check_extended
 from gateway.control.packages import check_zipped_size, unpack
+from gateway.control.specs import has_extensions
 from gateway.model.errors import ApiError
 from gateway.model.function import Code, Function
 from gateway.model.image import BadImage, ImageConfig
@@ -145,6 +147,8 @@ class CodeKeeper:
         name = tree_name(function.layers)
         async with self._lock(name):
             await self._run(self._store.merge, name, parts)
+        if await self._run(has_extensions, self._store.tree(name)):
+            check_extended(function.settings)
         sizes = await self._run(lambda: [size_of(tree) for tree in (self.path(function.code), *parts)])
         if sum(sizes) > MAX_UNZIPPED:
             raise ApiError(

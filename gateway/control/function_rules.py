@@ -180,6 +180,18 @@ def check_runs(runtime: str, settings: RunSettings) -> None:
         )
 
 
+def check_extended(settings: RunSettings) -> None:
+    """What functions with external extensions cannot have, whatever their runtime. Raises ApiError."""
+    if settings.snapshot == "on":
+        raise invalid(
+            f"Tag '{SNAPSHOT_TAG}' cannot be 'on' with extensions: they are processes, which a snapshot does not hold."
+        )
+    if settings.network == "host":
+        raise invalid(
+            f"Tag '{NETWORK_TAG}' cannot be 'host' with extensions: their API would be open to the whole host."
+        )
+
+
 def check_network(network: str, refused: Mapping[str, str]) -> None:
     """`refused`: network modes that cannot be had on this host -> why."""
     if network in refused:

@@ -180,6 +180,7 @@ class ControlServer:
             self._supervisor_lost,
             self.metrics.workers_died,
             self.concurrency.told,
+            self._last_words,
         )
         functions = self._store.functions()
         resources = self._store.resources()
@@ -301,6 +302,17 @@ class ControlServer:
         now = int(time.time() * 1000)
         rows = [
             [function.region, function.logging.group, stream, now, line + "\n"] for line in text.splitlines()
+        ]
+        self.logs.append("\n".join(json.dumps(row) for row in rows).encode())
+
+    def _last_words(self, message: Message) -> None:
+        """What extensions have printed in their shutdown phase."""
+        region, group, stream, text = (
+            str(message.get(name)) for name in ("region", "group", "stream", "text")
+        )
+        now = int(time.time() * 1000)
+        rows = [
+            [region, group, stream, now, line.replace("\r", "\n") + "\n"] for line in text.split("\n") if line
         ]
         self.logs.append("\n".join(json.dumps(row) for row in rows).encode())
 

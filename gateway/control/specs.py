@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def spec(
     image: ImageConfig | None = None,
 ) -> dict[str, Any]:
     """What the supervisor needs to make workers. `code`, `runtime_layer` and the one of `layers` are absolute folders; `endpoint` is
-    where functions reach this server; `image` is what the image says of itself whose files `code` has."""
+    where functions reach this server; `image` is what the image says of itself whose files `code` has. Looks for extensions in both."""
     settings = function.settings
     return {
         "key": function.key,
@@ -55,7 +56,19 @@ def spec(
         "isolation": settings.isolation,
         "snapshot": settings.snapshot,
         "init": _init_document(function, endpoint) | _image_document(function, image),
+        "extensions": any(
+            has_extensions(place) for place in (*layers, *([] if image is None else [code / "opt"]))
+        ),
     }
+
+
+def has_extensions(layers: Path) -> bool:
+    """Whether what layers make together brings external extensions. The guest finds the same (runtime_api/extensions.py)."""
+    try:
+        with os.scandir(layers / "extensions") as entries:
+            return any(not entry.is_dir() for entry in entries)
+    except OSError:
+        return False
 
 
 def _image_document(function: Function, config: ImageConfig | None) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class SupervisorLost(Exception):
 
 class SupervisorLink:
     """Owns the socket. `on_snapshot(message)` is called for each snapshot report, `on_deaths(counts)` about once a second with what
-    sandbox.deaths.Deaths.take says, `on_provisioned(message)` when there are more or fewer provisioned workers, `on_lost()` once."""
+    sandbox.deaths.Deaths.take says, `on_provisioned(message)` when there are more or fewer provisioned workers, `on_last_words(message)`
+    with what a worker has printed after it was told to end, `on_lost()` once."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class SupervisorLink:
         on_lost: Callable[[], None],
         on_deaths: Callable[[list[list[Any]]], None] = lambda counts: None,
         on_provisioned: Callable[[Message], None] = lambda message: None,
+        on_last_words: Callable[[Message], None] = lambda message: None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -45,6 +47,7 @@ class SupervisorLink:
         self._on_lost = on_lost
         self._on_deaths = on_deaths
         self._on_provisioned = on_provisioned
+        self._on_last_words = on_last_words
         self._seq = 0
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._backlog: deque[bytes] = deque()
@@ -167,6 +170,9 @@ class SupervisorLink:
             return
         if message.get("op") == "provisioned":
             self._on_provisioned(message)
+            return
+        if message.get("op") == "last_words":
+            self._on_last_words(message)
             return
         if message.get("op") == "deaths":
             self._on_deaths(message["counts"])

@@ -131,7 +131,10 @@ class Dispatcher:
         # The worker goes to whoever waits before the answer goes out: it can work while we write.
         used_up = pool.one_shot or worker.doomed or pool.retired
         if used_up:
-            pool.busy -= 1
+            if worker.lingers:
+                worker.linger()
+            else:
+                pool.busy -= 1
             worker.doomed = True
         elif pool.waits or pool.c.recalled:
             pool.busy -= 1
@@ -155,7 +158,20 @@ class Dispatcher:
         else:
             pool.note_service(handler_ns)
 
+    def is_done(self, worker: Worker) -> None:
+        """It has answered some time ago, and so far it was not done with that."""
+        pool = worker.pool
+        now = _steady()
+        pool.busy -= 1
+        if pool.one_shot or pool.retired:
+            worker.doomed = True
+            self._retire_used(worker)
+        else:
+            self.borrowing.hand_over(pool, worker, now)
+
     def _retire_used(self, worker: Worker) -> None:
+        if worker.lingering:
+            return
         if worker.pool.spent is not None:
             worker.pool.spent.add(worker)
             return
@@ -264,6 +280,9 @@ class Dispatcher:
         if worker.c.spent and how == "give_back":
             how = "release"
         worker.pool.workers -= 1
+        if worker.lingering:
+            worker.lingering = False
+            worker.pool.busy -= 1
         self.accounting.parted(worker)
         del self.workers[worker.id]
         worker.close()

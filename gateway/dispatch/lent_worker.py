@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway._native import ffi, lib
 from gateway.dispatch.fast_path import DONE, PYTHON, owned
+from gateway.dispatch.frame_rules import fault_of
 from gateway.dispatch.log_pipe import LogPipe
 from gateway.dispatch.log_shipper import LogStream
 from gateway.dispatch.worker_pool import PIPELINE_INIT_US, WorkerPool
@@ -27,14 +28,10 @@ from sandbox.channel import (
     INIT_FAILED,
     INVOKE,
     INVOKE_STREAM,
-    MAX_BODY,
-    MAX_CHUNK,
-    MAX_PAYLOAD,
-    MAX_STREAMED,
-    MEASURES_BYTES,
-    NO_NONCE,
+    LINGERS,
     READY,
     RESULT,
+    SETTLED,
     SETUP_FAILED,
     invoke_meta,
 )
@@ -79,6 +76,8 @@ class Worker:
         "invocation",
         "kind",
         "lent_ns",
+        "lingering",
+        "lingers",
         "log",
         "paused",
         "pool",
@@ -113,6 +112,8 @@ class Worker:
         self.ready = lent.ready
         self.cold = lent.kind != "idle"  # until its first answer
         self.doomed = False  # takes no further invocation
+        self.lingers = False  # its answer will not be the end of its invocation
+        self.lingering = False  # it has answered, and is not done yet
         self.dead_since = 0  # steady ns of the end of its channel; 0: alive as far as we know
         self.death_asked = False  # the supervisor was told to end it, and will say how it ended
         self.lent_ns = now
@@ -148,6 +149,11 @@ class Worker:
     def runs_fast(self) -> bool:
         """Whether it runs a call of the fast path."""
         return bool(self.c.call != ffi.NULL)
+
+    @property
+    def is_sending(self) -> bool:
+        """A part of its event has not found room in the channel yet."""
+        return bool(self._outgoing)
 
     def is_plain(self) -> bool:
         """Whether it may run such calls: ready, in order, and warm, unless its first call is to be its only one."""
@@ -350,7 +356,7 @@ class Worker:
         """Everything that came, when it is not exactly one answer."""
         while self.fd >= 0 and len(self._buffer) >= HEADER_BYTES:
             length, kind, meta, aux, nonce = HEADER.unpack_from(self._buffer)
-            fault = self._fault(kind, length, meta, aux, nonce)
+            fault = fault_of(self, kind, length, meta, aux, nonce)
             if fault:
                 self._dispatcher.events.protocol_error(self, fault)
                 return
@@ -368,7 +374,7 @@ class Worker:
                 continue
             body = memoryview(bytes(self._buffer[:size]))
             del self._buffer[:size]
-            if self._buffer and kind in (RESULT, ERROR):
+            if self._buffer and kind in (RESULT, ERROR) and not self.lingers:
                 self.doomed = True  # one answer to one question: whatever follows it was not asked for
             self._take_frame(kind, aux, body)
 
@@ -384,7 +390,7 @@ class Worker:
         while len(buffer) - at >= HEADER_BYTES:
             length, kind, meta, aux, nonce = HEADER.unpack_from(buffer, at)
             end = at + HEADER_BYTES + length
-            if kind != CHUNK or end > len(buffer) or self._fault(kind, length, meta, aux, nonce):
+            if kind != CHUNK or end > len(buffer) or fault_of(self, kind, length, meta, aux, nonce):
                 break
             pieces.append(buffer[at + HEADER_BYTES : end])
             stream.taken += length
@@ -392,29 +398,6 @@ class Worker:
         del buffer[:at]
         self.pool.stats.streamed_bytes += stream.taken - before
         stream.on_piece(b"".join(pieces))
-
-    def _fault(self, kind: int, length: int, meta: int, aux: int, nonce: bytes) -> str:
-        """Why this header must not come now; empty when it may."""
-        if meta:
-            return "metadata"
-        if not self.ready:
-            if kind not in (READY, INIT_FAILED, SETUP_FAILED) or nonce != NO_NONCE or length > MAX_BODY:
-                return "no READY first"
-            return ""
-        invocation = self.invocation
-        if invocation is None or not self.sent or self._outgoing:
-            return "unsolicited frame"
-        if kind == CHUNK and nonce == invocation.nonce:
-            return self._chunk_fault(invocation, length, aux)
-        if kind not in (RESULT, ERROR) or nonce != invocation.nonce or length < MEASURES_BYTES:
-            return "wrong answer"
-        return "too large" if length > MAX_PAYLOAD + MEASURES_BYTES else ""
-
-    def _chunk_fault(self, invocation: Invocation, length: int, aux: int) -> str:
-        stream = invocation.stream
-        if stream is None or aux != stream.taken or not 0 < length <= MAX_CHUNK:
-            return "wrong chunk"
-        return "too long a stream" if aux + length > MAX_STREAMED else ""
 
     def _take_frame(self, kind: int, aux: int, frame: memoryview) -> None:
         dispatcher = self._dispatcher
@@ -424,6 +407,12 @@ class Worker:
             dispatcher.events.init_failed(self, bytes(frame[HEADER_BYTES:]))
         elif kind == SETUP_FAILED:
             dispatcher.events.setup_failed(self, bytes(frame[HEADER_BYTES:]))
+        elif kind == LINGERS:
+            self.lingers = self.doomed = True  # until it is done nobody gets it
+        elif kind == SETTLED:
+            self.lingers = self.lingering = self.doomed = False
+            self._dispatcher.loop.add_reader(self.fd, self.on_readable)
+            dispatcher.is_done(self)
         else:
             invocation = self.invocation
             assert invocation is not None
@@ -455,6 +444,22 @@ class Worker:
         dispatcher.events.became_ready(self)
         if invocation is not None and not alive:
             dispatcher.events.start_failed(self, invocation)
+
+    def linger(self) -> None:
+        """It has answered, and its extensions are not done. It has until its deadline, as a busy worker."""
+        self.lingering = True
+        self.idle_since = self.deadline_ns
+        self._dispatcher.loop.add_reader(self.fd, self._on_lingering)
+
+    def _on_lingering(self) -> None:
+        """SETTLED, or the end of the channel."""
+        try:
+            data = _read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._received(data)
 
     def close(self) -> None:
         """Give up both fds.  Idempotent."""

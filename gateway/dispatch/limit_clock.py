@@ -145,7 +145,10 @@ class LimitClock:
         dispatcher.borrowing.ask(worker.pool, now)
 
     def _tidy_idle(self, worker: Worker, now: int) -> None:
-        if worker.ready:
+        if worker.lingering:  # past its deadline
+            self._dispatcher.part_with(worker, "kill", "timeout")
+            self._dispatcher.borrowing.ask(worker.pool, now)
+        elif worker.ready:
             self._dispatcher.part_with(worker, "give_back")
         elif now >= worker.init_deadline_ns:
             self._dispatcher.part_with(worker, "kill", "init_timeout")

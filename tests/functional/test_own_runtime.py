@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,14 @@ def test_a_compiled_runtime(client: Any, tmp_path: Path) -> None:
     with function(client, "", files=files, executable=["bootstrap"], Runtime="provided.al2023") as name:
         for event in ({"some": "event"}, [1, 2]):
             assert invoke(client, name, event)[0] == event
+
+
+def test_an_error_is_held_back_for_a_moment_whatever_else_comes(client: Any) -> None:
+    with own_runtime(client, Timeout=handler_timeout(60)) as name:
+        invoke(client, name)
+        began = time.monotonic()
+        assert error_of(client, name, {"do": "trickle"})["errorType"] == "MyError"
+        assert time.monotonic() - began < 15
 
 
 def test_an_answer_does_not_wait_for_the_runtime_to_ask_again(client: Any) -> None:

@@ -69,6 +69,14 @@ def do_error(event, headers, request_id):
     assert api.call("POST", f"invocation/{request_id}/error", body, "Lambda-Runtime-Function-Error-Type: MyError")[0] == 202
 
 
+def do_trickle(event, headers, request_id):
+    do_error(event, headers, request_id)
+    other = Api()
+    for _ in range(400):  # 20 s
+        other.send(b"G")
+        time.sleep(0.05)
+
+
 def do_exit(event, headers, request_id):
     print("about to go", flush=True)
     os._exit(event["status"])

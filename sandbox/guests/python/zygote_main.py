@@ -45,7 +45,9 @@ def main(serves_api: bool = False) -> None:
     import_path = ImportPath()
     errors = _preload()
     if serves_api:
-        from .runtime_api import worker as api_worker  # Python functions do without its memory
+        from .runtime_api import (
+            worker as api_worker,
+        )  # Python functions without extensions do without its memory
     import_path.prepare()
     control = _socket.socket(fileno=_CONTROL)
     received = messages.receive(control)
@@ -61,7 +63,7 @@ def main(serves_api: bool = False) -> None:
         sys.exit(0)
     reseed.after_quick_fork()
     if serves_api:
-        api_worker.run(Channel(3))
+        api_worker.run(Channel(3))  # returns in a fork of it that is to run a Python function
     if role == "zygote":
         function_zygote.main(import_path, errors)
     _work(import_path, errors)

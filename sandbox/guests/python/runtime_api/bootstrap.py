@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
+from collections.abc import Callable
 
 from .. import environment
 from ..environment import Document
 from ..faults import Fault
 from . import languages
+from .processes import Process
 
 INVALID_ENTRYPOINT = "Runtime.InvalidEntrypoint"
 INVALID_WORKING_DIRECTORY = "Runtime.InvalidWorkingDir"
@@ -22,6 +23,9 @@ PLACES = ("/var/task/bootstrap", "/opt/bootstrap")
 _IMAGE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as container engines have it
 # Of functions from packages: an image says where its code and runtime are, if it wants to.
 _OF_PACKAGES = ("_HANDLER", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "PWD")
+
+# Executes a command with an environment in a directory, or raises OSError.
+Run = Callable[[list[str], dict[str, str], str], Process]
 
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # as shells exit
 # The clock of all threads of a process, by its pid: include/linux/posix-timers.h, CPUCLOCK_SCHED.
@@ -41,12 +45,12 @@ def build_environment(document: Document, api: str) -> dict[str, str]:
     return variables
 
 
-def start(document: Document, api: str) -> subprocess.Popen[bytes]:
+def start(document: Document, api: str, run: Run) -> Process:
     """Raises Fault when it cannot be started. A managed runtime's wrapper script that cannot be started ends the worker."""
     variables = build_environment(document, api)
     image = document.get("image")
     if isinstance(image, dict):
-        return _run_image(image, variables)
+        return _run_image(image, variables, run)
     given = document.get("command")
     command = [str(word) for word in given] if isinstance(given, list) else []
     if command:
@@ -56,7 +60,7 @@ def start(document: Document, api: str) -> subprocess.Popen[bytes]:
     wrapper = variables.get("AWS_LAMBDA_EXEC_WRAPPER") if command else None
     command = command or _find()
     try:
-        return _run([wrapper, *command] if wrapper else command, variables)
+        return run([wrapper, *command] if wrapper else command, variables, "/var/task")
     except OSError as error:
         if wrapper:
             os.write(2, f"{wrapper}: {error.strerror}\n".encode())
@@ -77,7 +81,7 @@ def _image_environment(image: Document, document: Document) -> dict[str, str]:
     return {**variables, **of_function}
 
 
-def _run_image(image: Document, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+def _run_image(image: Document, variables: dict[str, str], run: Run) -> Process:
     """Entry point and command in the working directory. Raises Fault in Lambda's words."""
     words, directory = image.get("command"), str(image.get("workdir") or "/")
     command = [str(word) for word in words] if isinstance(words, list) else []
@@ -91,14 +95,10 @@ def _run_image(image: Document, variables: dict[str, str]) -> subprocess.Popen[b
         ) from None
     variables["PWD"] = directory
     try:
-        return subprocess.Popen(command, env=variables, cwd=directory, stdin=subprocess.DEVNULL)
+        return run(command, variables, directory)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Fault(INVALID_ENTRYPOINT, f"Error: fork/exec {command[0]}: {reason}") from None
-
-
-def _run(command: list[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=variables, cwd="/var/task", stdin=subprocess.DEVNULL)
 
 
 def _find() -> list[str]:

@@ -5,6 +5,7 @@ What reads is a generator that yields while it waits for more bytes, so that man
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Generator
@@ -17,6 +18,7 @@ MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
 _LENGTH_DIGITS = 18
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
+_NO_LINES = {ord(character): " " for character in "\r\n\0"}
 _REASONS = {
     200: "OK",
     202: "Accepted",
@@ -109,14 +111,15 @@ class Request:
 
 
 class Connection:
-    """One client. Reading waits by yielding; writing blocks."""
+    """One client. Reading waits by yielding; writing blocks. `owes`: its request is answered later, by `answer_at_last`."""
 
-    __slots__ = ("_buffer", "_ended", "ends_after_answer", "socket", "steps")
+    __slots__ = ("_buffer", "_ended", "ends_after_answer", "owes", "socket", "steps")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.steps: Steps[None] | None = None
         self.ends_after_answer = False
+        self.owes = False
         self._buffer = bytearray()
         self._ended = False
 
@@ -182,12 +185,43 @@ class Connection:
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
         self.send(head.encode("latin-1", "replace") + body)
 
+    def answer_at_last(self, body: bytes, headers: str) -> None:
+        """To a request that waited for an event."""
+        self.owes = False
+        self.answer(200, body, f"Content-Type: application/json\r\n{headers}")
+        if self.ends_after_answer:
+            self.end()
+
     def send(self, data: bytes) -> None:
         """Whoever has gone meanwhile is found out when it is read from."""
         try:
             self.socket.sendall(data)
         except OSError:
             pass
+
+
+def read_body(connection: Connection, request: Request, limit: int) -> Steps[bytes | None]:
+    """Whole; None when it is longer than that."""
+    if request.length > limit:
+        return None
+    pieces = []
+    left = limit
+    while piece := (yield from request.piece(connection)):
+        left -= len(piece)
+        if left < 0:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def error_json(kind: str, message: str) -> bytes:
+    """What a client is told of its fault."""
+    return json.dumps({"errorMessage": message, "errorType": kind}, separators=(",", ":")).encode()
+
+
+def header_lines(fields: list[tuple[str, object]]) -> str:
+    """Those that have a value. None breaks out of its line."""
+    return "".join(f"{name}: {str(value).translate(_NO_LINES)}\r\n" for name, value in fields if value)
 
 
 def _parse(head: str) -> Request:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import faults
-from ..channel import EPOCH_MS, ERROR, INIT_FAILED, READY, REHEARSE, RESULT, Channel, Frame
+from ..channel import ERROR, RESULT, Channel, Frame
 from .bootstrap import Usage, error_json
-from .http import BadRequest, Connection, Request, Steps, Truncated
+from .http import BadRequest, Connection, Request, Steps, Truncated, header_lines, read_body
+from .http import error_json as _error
+from .loop import Loop, Timer
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
 
 PREFIX = "/2018-06-01/"
+_HOLD_S = 0.1  # how long an error waits for the runtime's next word at most
 _MODE = "lambda-runtime-function-response-mode"
 _ERROR_TYPE = "lambda-runtime-function-error-type"
 _ERROR_BODY = "lambda-runtime-function-error-body"
 _TRUNCATED, _TRUNCATED_MESSAGE = "Runtime.TruncatedResponse", "HTTP request detected as truncated"
 _OK = b'{"status":"OK"}\n'
-_NO_LINES = {ord(character): " " for character in "\r\n\0"}
 _STATES = {
     "init": "RuntimeStarted",
     "waiting": "RuntimeReady",
@@ -37,43 +41,39 @@ class Service:
     """`state`: init (the runtime boots), waiting (it has asked for an event), running (it has one), answering (its answer is on the way),
     answered, failed (its init)."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, loop: Loop, life: Lifecycle) -> None:
         self._channel = channel
-        self._started_ns = time.perf_counter_ns()
+        self._loop = loop
+        self._life = life
         self.state = "init"
         self.usage: Usage | None = None
-        self._ready_ms = 0
         self.answering: Connection | None = None  # that of the latest answer
         self._waiting: Connection | None = None
         self._request_id = ""
         self._held: bytes | None = None
+        self._hold: Timer | None = None
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
     @property
-    def wants_event(self) -> bool:
+    def waits(self) -> bool:
+        """For an event."""
         return self.state == "waiting"
 
-    @property
-    def holds_error(self) -> bool:
-        """An error is told when the runtime asks for the next event or ends, as it may be about to: who calls next shall not meet it."""
-        return self._held is not None
-
     def let_error_go(self) -> None:
-        """Idempotent."""
+        """An error is told when the runtime asks for the next event or ends, as it may be about to: who calls next shall not meet it.
+        Idempotent."""
         document, self._held = self._held, None
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
         if document is not None:
             self._answer(ERROR, document)
 
-    def give(self, frame: Frame) -> None:
-        """An event for the runtime, which waits for it."""
-        kind, deadline_ms, request_id, raw_meta, event = frame
-        if kind == REHEARSE:
-            return
+    def give(self, frame: Frame, meta: dict[str, Any]) -> None:
+        """An event for the runtime, which waits for it. `meta` is the frame's."""
+        _, deadline_ms, request_id, _, event = frame
         assert self._waiting is not None
-        meta: dict[str, Any] = json.loads(raw_meta) if raw_meta else {}
-        if deadline_ms < EPOCH_MS:  # sent before anybody knew when we would be ready
-            deadline_ms += self._ready_ms
         fields = [
             ("Lambda-Runtime-Aws-Request-Id", request_id),
             ("Lambda-Runtime-Deadline-Ms", deadline_ms),
@@ -83,13 +83,10 @@ class Service:
             ("Lambda-Runtime-Cognito-Identity", _json(meta.get("identity"))),
             ("Lambda-Runtime-Aws-Tenant-Id", meta.get("tenant_id")),
         ]
-        lines = "".join(f"{name}: {str(value).translate(_NO_LINES)}\r\n" for name, value in fields if value)
         self._request_id = request_id
         self.state = "running"
         waiting, self._waiting = self._waiting, None
-        waiting.answer(200, event, f"Content-Type: application/json\r\n{lines}")
-        if waiting.ends_after_answer:
-            waiting.end()
+        waiting.answer_at_last(event, header_lines(fields))
 
     def gone(self, connection: Connection) -> None:
         """A connection ended: whoever waited there may ask again."""
@@ -101,33 +98,12 @@ class Service:
         """Tell the host, once; the worker is ended then."""
         if self.state == "init":
             self.state = "failed"
-            self._channel.send(INIT_FAILED, 0, document)
+            self._life.fail_init(document)
 
     # ---- requests --------------------------------------------------------------------------------------------------
 
-    def serve(self, connection: Connection) -> Steps[None]:
-        """All requests of one connection."""
-        try:
-            while True:
-                request = yield from connection.request()
-                if request is None:
-                    return
-                yield from self._handle(connection, request)
-                while (yield from request.piece(connection)):  # what nobody wanted to read
-                    pass
-                if request.closes:
-                    if connection is not self._waiting:
-                        return
-                    connection.ends_after_answer = True
-        except BadRequest as error:
-            connection.answer(400, error_json("InvalidRequest", str(error)))
-        except Truncated:
-            pass
-
-    def _handle(self, connection: Connection, request: Request) -> Steps[None]:
-        if not request.path.startswith(PREFIX):
-            _not_found(connection)
-            return
+    def handle(self, connection: Connection, request: Request) -> Steps[bool]:
+        """False: there is no such path."""
         match request.method, request.path.removeprefix(PREFIX).split("/"):
             case "GET", ["runtime", "invocation", "next"]:
                 self._next(connection)
@@ -143,22 +119,21 @@ class Service:
             case "GET", ["ping"]:
                 connection.answer(200, b"pong", "Content-Type: text/plain\r\n")
             case _:
-                _not_found(connection)
+                return False
+        return True
 
     def _next(self, connection: Connection) -> None:
         if self.state in ("running", "answering", "failed"):
             self._refuse(connection, "RuntimeReady")
             return
-        if self.state == "init":
-            self._ready_ms = time.time_ns() // 1_000_000
-            if self.usage is not None:
-                self.usage.take()
-            self._channel.start_counting()
-            self._channel.send(READY, (time.perf_counter_ns() - self._started_ns) // 1000, b"")
         self.let_error_go()
         # A client that lost its connection asks again: the newer one counts.
+        if self._waiting is not None:
+            self._waiting.owes = False
         self._waiting = connection
+        connection.owes = True
         self.state = "waiting"
+        self._life.runtime_waits()
 
     def _response(self, connection: Connection, request: Request, request_id: str) -> Steps[None]:
         if not self._begin_answer(connection, request_id):
@@ -176,7 +151,7 @@ class Service:
                 body = yield from self._stream(connection, request)
             else:
                 limit = faults.MAX_RESPONSE_BYTES
-                body = yield from _body(connection, request, limit)
+                body = yield from read_body(connection, request, limit)
         except BadRequest:
             self._answer(ERROR, error_json(_TRUNCATED, _TRUNCATED_MESSAGE))
             raise
@@ -205,7 +180,7 @@ class Service:
             left -= len(piece)
             if left < 0:
                 return None
-            self._channel.stream(piece)
+            self._life.stream(piece)
         return b""
 
     def _error(self, connection: Connection, request: Request, request_id: str) -> Steps[None]:
@@ -217,6 +192,7 @@ class Service:
             self._answer(ERROR, error_json(_TRUNCATED, _TRUNCATED_MESSAGE))
             raise
         self.state = "answered"
+        self._hold = self._loop.call_in(_HOLD_S, self.let_error_go)
         connection.answer(202, _OK)
 
     def _init_error(self, connection: Connection, request: Request) -> Steps[None]:
@@ -241,30 +217,16 @@ class Service:
     def _answer(self, kind: int, payload: bytes) -> None:
         self.state = "answered"
         cpu_ns, peak_kib = self.usage.take() if self.usage is not None else (0, 0)
-        self._channel.answer(kind, payload, cpu_ns, peak_kib)
+        self._life.answer(kind, payload, cpu_ns, peak_kib)
 
     def _refuse(self, connection: Connection, wanted: str) -> None:
         message = f"State transition from {_STATES[self.state]} to {wanted} failed for runtime. Error: State transition is not allowed"
         connection.answer(403, _error("InvalidStateTransition", message))
 
 
-def _body(connection: Connection, request: Request, limit: int) -> Steps[bytes | None]:
-    """Whole; None when it is longer than that."""
-    if request.length > limit:
-        return None
-    pieces = []
-    left = limit
-    while piece := (yield from request.piece(connection)):
-        left -= len(piece)
-        if left < 0:
-            return None
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
 def _error_document(connection: Connection, request: Request) -> Steps[bytes]:
     """As the runtime has written it; made of its header when it has written none."""
-    body = yield from _body(connection, request, faults.MAX_RESPONSE_BYTES)
+    body = yield from read_body(connection, request, faults.MAX_RESPONSE_BYTES)
     if body:
         return body
     return error_json(request.headers.get(_ERROR_TYPE) or "Runtime.Unknown", "")
@@ -281,11 +243,3 @@ def _trailed(trailers: dict[str, str]) -> bytes:
 
 def _json(value: object) -> str:
     return json.dumps(value) if value else ""
-
-
-def _error(kind: str, message: str) -> bytes:
-    return json.dumps({"errorMessage": message, "errorType": kind}, separators=(",", ":")).encode()
-
-
-def _not_found(connection: Connection) -> None:
-    connection.answer(404, b"404 page not found\n", "Content-Type: text/plain\r\n")
