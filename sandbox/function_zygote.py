@@ -45,6 +45,11 @@ class FunctionZygote:
         self.leaves.insert(0, leaf)  # the one that has rested longest is the next
         return True
 
+    def give_up_leaves(self) -> None:
+        """Of those kept all but what is made ahead anyway."""
+        while len(self.leaves) > LEAVES_AHEAD:
+            self.leaves.pop(0).remove()
+
     def initialised(self) -> None:
         """Well or badly. A timer that lived on would hold all of this for as long as the limit is."""
         if self.init_timer is not None:

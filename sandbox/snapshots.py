@@ -98,6 +98,11 @@ class Snapshots:
                 if zygote.zygote.pidfd >= 0:
                     pidfd_kill(zygote.zygote.pidfd)
 
+    def tick(self) -> None:
+        """Once a second: what a busy second has left over is no store."""
+        for zygote in self._alive:
+            zygote.give_up_leaves()
+
     def leave(self, zygote: FunctionZygote) -> None:
         """A worker forked in this zygote's sandbox is gone."""
         zygote.users -= 1

@@ -300,6 +300,7 @@ class Supervisor:
         self._lending.look()
         self._shed()
         self._shells.tick()
+        self._snapshots.tick()
         self._keeper.reap_strays([*self._zygotes.pidfds(), *self._other_children()])
         if self._control is not None:
             self._control.deaths(self._deaths.take())

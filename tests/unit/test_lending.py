@@ -23,7 +23,7 @@ from sandbox import lending, messages, worker_keeper
 from sandbox.cgroups import NullLeaf
 from sandbox.deaths import ORDINARY, Cause, Deaths
 from sandbox.errors import SandboxError
-from sandbox.function_zygote import FunctionZygote
+from sandbox.function_zygote import LEAVES_AHEAD, LEAVES_KEPT, FunctionZygote
 from sandbox.keep_alive import KeepAlive
 from sandbox.lending import Lending
 from sandbox.limits import Limits
@@ -436,6 +436,12 @@ def test_the_cgroup_of_a_worker_that_left_nothing_is_kept_for_the_next() -> None
         await _turns(lambda: worker.worker_id not in office.keeper.workers)
         assert leaf in pool.zygote.leaves and not leaf.killed
         assert office.snapshots.left == 1
+        # For a busy second, not for good.
+        while pool.zygote.keep_leaf(FickleLeaf(office.host), worker.spec.limits):
+            pass
+        assert len(pool.zygote.leaves) == LEAVES_KEPT
+        pool.zygote.give_up_leaves()
+        assert len(pool.zygote.leaves) == LEAVES_AHEAD
 
     run(test)
 
