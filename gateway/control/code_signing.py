@@ -18,6 +18,7 @@ from gateway.control.registry import Registry
 from gateway.control.resources import Resources
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.errors import ApiError
+from gateway.model.quotas import MAX_SIGNING_CONFIGS
 from gateway.model.resource import ResourceId, function_owner
 from gateway.model.times import lambda_time
 
@@ -57,6 +58,10 @@ class CodeSigning:
 
     async def create(self, region: str, change: SigningChange, tags: dict[str, str]) -> SigningConfig:
         rules.check_tags(tags)
+        if len(self._resources.of(region, "", CONFIG)) >= MAX_SIGNING_CONFIGS:
+            raise rules.invalid(
+                f"A region can have at most {MAX_SIGNING_CONFIGS} code signing configurations."
+            )
         config = SigningConfig(
             name="csc-" + "".join(secrets.choice(_ALPHABET) for _ in range(17)),
             publishers=change.publishers or (),

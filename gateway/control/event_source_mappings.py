@@ -16,6 +16,7 @@ from gateway.control.registry import Registry
 from gateway.control.resources import Resources
 from gateway.model.arn import ACCOUNT_ID, function_arn
 from gateway.model.errors import ApiError
+from gateway.model.quotas import MAX_MAPPINGS
 from gateway.model.resource import ResourceId
 
 MAPPING: Final = "event-source-mapping"  # kind of resource; it stands alone, as it outlives its function
@@ -120,6 +121,8 @@ class EventSourceMappings:
         _check(mapping)
         async with self._changing:
             self._check_new(mapping)
+            if len(self._resources.of(region, "", MAPPING)) >= MAX_MAPPINGS:
+                raise rules.invalid(f"A region can have at most {MAX_MAPPINGS} event source mappings.")
             return await self._keep(mapping)
 
     async def update(

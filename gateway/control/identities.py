@@ -35,6 +35,7 @@ _QUOTAS: dict[Kind, tuple[str, int]] = {
     "user": ("UsersPerAccount", 5000), "role": ("RolesPerAccount", 1000), "policy": ("PoliciesPerAccount", 1500)
 }  # fmt: skip
 _FUNCTION = "function:"
+_ASSUMED = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/"
 
 
 class Identities:
@@ -93,6 +94,26 @@ class Identities:
         if found is None:
             raise no_such(f"Policy {arn} does not exist or is not attachable.")
         return found
+
+    def id_of(self, arn: str) -> str | None:
+        """The unique id behind an ARN of a user, a role or a role's session that is there."""
+        principal = self.authority.principal(arn)
+        if principal is not None:
+            return principal.id
+        name, _, session = arn.removeprefix(_ASSUMED).partition("/")
+        role = self.find("role", name) if arn.startswith(_ASSUMED) and session else None
+        return None if role is None else f"{role['RoleId']}:{session}"
+
+    def arn_of_id(self, unique: str) -> str | None:
+        """The way back, if there still is somebody."""
+        if not unique.startswith(("AIDA", "AROA")):
+            return None
+        own, _, session = unique.partition(":")
+        for kind in ("user", "role"):
+            for found in self.every(kind):
+                if found[f"{kind.capitalize()}Id"] == own:
+                    return f"{_ASSUMED}{found['RoleName']}/{session}" if session else str(found["Arn"])
+        return None
 
     def attached_to(self, arn: str) -> Iterator[tuple[Kind, Document]]:
         """Users and roles that have a managed policy."""

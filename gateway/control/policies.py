@@ -17,6 +17,7 @@ from gateway.control.resources import Resources
 from gateway.model.alias import Alias
 from gateway.model.arn import LATEST, function_arn, not_found
 from gateway.model.errors import ApiError
+from gateway.model.principal_ids import Names, translated
 from gateway.model.quotas import MAX_POLICY
 from gateway.model.resource import Change, Resource, ResourceId, function_owner
 
@@ -81,6 +82,9 @@ class Policies:
         self._resources = resources
         self._locks = locks
         self.on_change: Callable[[str, str, str | None], Awaitable[None]] = _nobody_asks
+        # Of principals: ARN -> unique id, and the way back.
+        self.id_of: Names = lambda arn: None
+        self.arn_of_id: Names = lambda unique: None
 
     async def add(
         self, region: str, name: str, qualifier: str | None, grant: Grant, revision: str | None
@@ -100,7 +104,8 @@ class Policies:
                     "Please provide a new statement id, or remove the existing statement.",
                 )
             statement = grant.statement(function_arn(region, name, qualifier))
-            await self._keep(family, holder, (region, name, qualifier), [*statements, statement])
+            kept = translated(statement, self.id_of)
+            await self._keep(family, holder, (region, name, qualifier), [*statements, kept])
             return statement
 
     async def remove(
@@ -131,10 +136,11 @@ class Policies:
         statements = self.statements(region, name, qualifier)
         if not statements:
             raise ApiError("ResourceNotFoundException", "The resource you requested does not exist.")
-        return policy_document(statements), _revision(_holder(family, region, name, qualifier))
+        shown = [translated(statement, self.arn_of_id) for statement in statements]
+        return policy_document(shown), _revision(_holder(family, region, name, qualifier))
 
     def statements(self, region: str, name: str, qualifier: str | None) -> list[dict[str, Any]]:
-        """None of what does not exist."""
+        """As they are kept, principals by their ids. None of what does not exist."""
         document = self._resources.get(policy_id(region, name, qualifier))
         return [] if document is None else list(document["statements"])
 

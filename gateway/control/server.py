@@ -131,6 +131,7 @@ class ControlServer:
         locks = FunctionLocks()
         self.resources = Resources(self._deployment)
         self.identities = Identities(self.resources, self._deployment.tell, seal)
+        self.identities.authority.secure = settings.tls_cert is not None
         self.identities.authority.set_roots({key.key_id: key.secret for key in self.credentials.keys})
         self.resources.followers.append(self.identities.followed)
         self.resources.on_function_gone = self.identities.authority.function_gone
@@ -160,6 +161,7 @@ class ControlServer:
             self.registry, self.resources, self._deployment, locks, self.concurrency.follow
         )
         self.policies = Policies(self.registry, self.resources, locks)
+        self.policies.id_of, self.policies.arn_of_id = self.identities.id_of, self.identities.arn_of_id
         self.urls = FunctionUrls(self.registry, self.resources, self._deployment, self.policies, locks)
         self.policies.on_change = self.urls.policy_changed
         self.code_signing = CodeSigning(self.registry, self.resources, locks)

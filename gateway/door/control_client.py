@@ -152,7 +152,7 @@ class ControlClient:
     ) -> None:
         """An HTTP API operation; the answer is status, headers, body.  Control away: a 503 in AWS's form.
 
-        ``caller``: {"root": True}, or "key" and "token" of verified credentials, and "source_ip"."""
+        ``caller``: {"root": True}, or "key" and "token" of verified credentials, and "seen": what conditions may ask."""
 
         def answered(header: dict[str, Any], answer: bytes) -> None:
             if "status" in header:

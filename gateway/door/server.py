@@ -68,6 +68,7 @@ class DoorServer(DirectorySink):
         self._tls = tls
         self._index = index
         self.authority = Authority()
+        self.authority.secure = settings.tls_cert is not None
         self._tokens: frozenset[str] = frozenset()  # the server's own
         self._bearers: frozenset[str] = frozenset()  # and those of users
         self._draining = False

@@ -29,6 +29,7 @@ Kind = Literal["root", "user", "role", "service", "anonymous"]
 PolicyKind = Literal["identity", "resource", "trust"]
 
 _ACTION = re.compile(r"[a-z0-9-]+:[\w*?-]+", re.ASCII | re.IGNORECASE)
+_UNIQUE_ID = re.compile(r"A(?:IDA|ROA)[A-Z0-9]{8,}(?::[\w+=,.@-]+)?", re.ASCII)
 _MEMBERS = frozenset(
     "Sid Effect Principal NotPrincipal Action NotAction Resource NotResource Condition".split()
 )
@@ -44,6 +45,7 @@ class Caller:
     arn: str
     principal: str = ""
     account: str = ACCOUNT_ID
+    ids: tuple[str, ...] = ()  # unique ids by which stored policies name it (principal_ids.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,7 @@ def _is_aws_principal(value: str) -> bool:
         value == "*"
         or (value.isdecimal() and len(value) == 12)
         or value.startswith(("arn:aws:iam::", "arn:aws:sts::"))
+        or _UNIQUE_ID.fullmatch(value) is not None
     )
 
 
@@ -323,4 +326,4 @@ def _names(kind: str, value: str, caller: Caller) -> _Named:
         return ""
     if value in (caller.account, f"arn:aws:iam::{caller.account}:root"):
         return "account"
-    return "itself" if value in (caller.arn, caller.principal) else ""
+    return "itself" if value in (caller.arn, caller.principal, *caller.ids) else ""

@@ -25,7 +25,8 @@ INVOKE: Final = "lambda:InvokeFunction"
 _REMEMBERED: Final = 8192
 # Keys of the request that are the same whenever a caller asks for the same: a decision by these alone may be remembered.
 _STABLE: Final = frozenset(
-    "aws:principalarn aws:principalaccount aws:principaltype aws:userid aws:username aws:requestedregion aws:tokenissuetime".split()
+    "aws:principalarn aws:principalaccount aws:principaltype aws:userid aws:username aws:requestedregion aws:tokenissuetime "
+    "aws:securetransport aws:viaawsservice".split()
 )
 _TAG: Final = "aws:principaltag/"
 _DENY_ALL: Final = compiled({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})
@@ -83,6 +84,7 @@ class Authority:
     def __init__(self) -> None:
         self.roots: frozenset[str] = frozenset()
         self.on_change: Callable[[], None] = lambda: None
+        self.secure = False  # whether requests come by TLS
         self._root_secrets: dict[str, str] = {}
         self._seal = b""
         self._principals: dict[str, Principal] = {}
@@ -163,7 +165,7 @@ class Authority:
         arn = self._keys.get(key_id)
         if arn is not None:
             user = self._principals[arn]
-            caller = Caller("user", arn, arn)
+            caller = Caller("user", arn, arn, ids=(user.id,))
             context = self._context(user, user.id) | {"aws:username": [user.name]}
             self._users[key_id] = who = Who(key_id, caller, user.id, self._compiled[arn], None, context)
             return who
@@ -265,7 +267,8 @@ class Authority:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
         context = {
             **who.context, "aws:requestedregion": [region], "aws:currenttime": [stamp],
-            "aws:epochtime": [str(int(now))], **more,
+            "aws:epochtime": [str(int(now))], "aws:securetransport": [str(self.secure).lower()],
+            "aws:viaawsservice": ["false"], **more,
         }  # fmt: skip
         return Access(who.caller, action, resource, context)
 
@@ -283,7 +286,7 @@ class Authority:
         issued = {"aws:tokenissuetime": [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(session.issued))]}
         policies = self._compiled[holder.arn]
         if holder.kind == "user":
-            caller = Caller("user", holder.arn, holder.arn)
+            caller = Caller("user", holder.arn, holder.arn, ids=(holder.id,))
             context = self._context(holder, holder.id) | {"aws:username": [holder.name]} | issued
             return Who(key_id, caller, holder.id, policies, limits, context, session)
         arn = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/{holder.name}/{session.name}"
@@ -291,7 +294,8 @@ class Authority:
         context = self._context(holder, identity) | issued
         if session.function:
             context["lambda:sourcefunctionarn"] = [session.function]
-        return Who(key_id, Caller("role", arn, holder.arn), identity, policies, limits, context, session)
+        caller = Caller("role", arn, holder.arn, ids=(holder.id, identity))
+        return Who(key_id, caller, identity, policies, limits, context, session)
 
     def _context(self, principal: Principal, identity: str) -> dict[str, list[str]]:
         tags = {f"{_TAG}{name.lower()}": [value] for name, value in principal.tags.items()}

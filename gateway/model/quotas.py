@@ -22,6 +22,10 @@ MAX_UNZIPPED: Final = 262_144_000
 MAX_ENTRIES: Final = 50_000  # files and folders of one package
 MAX_REQUEST: Final = 70_167_211  # a whole CreateFunction request
 
+# Of a region. AWS names no numbers; all of them are held in memory here.
+MAX_MAPPINGS: Final = 10_000  # of event sources
+MAX_SIGNING_CONFIGS: Final = 1000
+
 CONCURRENT_EXECUTIONS: Final = 1000  # of the account, per region
 MAX_CODE_STORAGE: Final = 80_530_636_800  # 75 GiB, shown by GetAccountSettings
 

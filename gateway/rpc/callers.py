@@ -10,9 +10,9 @@ from gateway.model.authority import ROOT, Authority, Who
 from gateway.model.bearer import key_of
 
 
-def message_of(who: Who) -> dict[str, Any]:
+def message_of(who: Who, context: ServicerContext) -> dict[str, Any]:
     """As the control process is told who asks."""
-    return {"root": True} if who.is_root else {"key": who.key}
+    return {"root": True} if who.is_root else {"key": who.key, "seen": _seen(context)}
 
 
 class Callers:
@@ -39,11 +39,15 @@ class Callers:
         """Raises ApiError."""
         who = self.who(context)
         if self._authority is not None and not who.is_root:
-            self._authority.check_invoke(who, region, name, qualifier, lambda: _address(context))
+            self._authority.check_invoke(who, region, name, qualifier, lambda: _seen(context))
 
 
-def _address(context: ServicerContext) -> dict[str, list[str]]:
-    """Of a peer as gRPC writes it: ipv4:127.0.0.1:1234, ipv6:[::1]:1234."""
+def _seen(context: ServicerContext) -> dict[str, list[str]]:
+    """By key of conditions. Of a peer as gRPC writes it: ipv4:127.0.0.1:1234, ipv6:[::1]:1234."""
     kind, _, rest = str(context.peer()).partition(":")
     address = rest.rpartition(":")[0].strip("[]").removeprefix("%5B").removesuffix("%5D")
-    return {"aws:sourceip": [address.removeprefix("::ffff:")]} if kind in ("ipv4", "ipv6") else {}
+    found = {"aws:sourceip": [address.removeprefix("::ffff:")]} if kind in ("ipv4", "ipv6") else {}
+    for name, value in context.invocation_metadata() or ():
+        if name == "user-agent" and isinstance(value, str):
+            found["aws:useragent"] = [value]
+    return found

@@ -169,7 +169,7 @@ class FunctionService:
                 await refuse_argument(context, f"The message is not a {request_type.DESCRIPTOR.name}.")
             try:
                 who = self._callers.who(context)
-                self._caller.set(message_of(who))
+                self._caller.set(message_of(who, context))
                 response = await method(request)
             except ApiError as error:
                 await _refuse(context, error)

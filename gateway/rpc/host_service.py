@@ -38,7 +38,7 @@ class HostService:
         except DecodeError:
             await refuse_argument(context, "The message is not a GetIsolationRequest.")
         try:
-            report = await self._reports.isolation(message_of(self._callers.who(context)))
+            report = await self._reports.isolation(message_of(self._callers.who(context), context))
         except ApiError as error:
             await refuse(context, error)
         return report_of(report).SerializeToString()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import http.client
 import re
-import time
+import socket
+import ssl
+import threading
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -50,32 +53,73 @@ class ObjectStore:
         headers = {"Host": base.netloc, "x-amz-content-sha256": _EMPTY}
         if self._credentials is not None:
             _sign(self._credentials, region, path, query, headers)
-        kind = http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
-        connection = kind(base.hostname or "", base.port, timeout=SILENCE_S)
+        secure = base.scheme == "https"
+        sock = socket.create_connection(
+            (base.hostname or "", base.port or (443 if secure else 80)), SILENCE_S
+        )
+        connection = http.client.HTTPConnection(base.hostname or "", base.port)
+        connection.sock = sock
+        watch = _Watch(sock)
+        watch.start()
         try:
+            if secure:
+                connection.sock = _context().wrap_socket(sock, server_hostname=base.hostname)
             connection.request("GET", f"{path}?{query}" if query else path, headers=headers)
             response = connection.getresponse()
             if response.status != 200:
-                raise _refusal(response.status, response.read(_MOST_ERROR))
-            return _read(response, most)
-        except http.client.HTTPException as error:
+                refusal = response.read(_MOST_ERROR)
+                watch.check()
+                raise _refusal(response.status, refusal)
+            found = _read(response, most)
+            watch.check()
+            return found
+        except (http.client.HTTPException, OSError) as error:
+            watch.check()
+            if isinstance(error, OSError):
+                raise
             raise OSError(f"it does not answer as S3 does: {type(error).__name__}") from error
         finally:
+            watch.over.set()
             connection.close()
+
+
+class _Watch(threading.Thread):
+    """Cuts a connection that takes too long as a whole, however little of it each part of an answer takes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(name="s3", daemon=True)
+        self.over = threading.Event()
+        self.late = False
+        self._sock = sock.dup()  # whoever reads closes his own when he likes
+
+    def check(self) -> None:
+        """Raises TimeoutError: what has been read ends with the cut."""
+        if self.late:
+            raise TimeoutError(f"the object did not arrive within {WHOLE_S:.0f} s")
+
+    def run(self) -> None:
+        with self._sock:
+            if not self.over.wait(WHOLE_S):
+                self.late = True
+                with contextlib.suppress(OSError):  # the other end was faster
+                    self._sock.shutdown(socket.SHUT_RDWR)
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _read(response: http.client.HTTPResponse, most: int) -> bytes:
     if response.length is not None and response.length > most:
         raise ObjectTooLarge
-    end = time.monotonic() + WHOLE_S
     pieces: list[bytes] = []
     size = 0
     while piece := response.read(_PIECE):
         size += len(piece)
         if size > most:
             raise ObjectTooLarge
-        if time.monotonic() > end:
-            raise TimeoutError(f"the object did not arrive within {WHOLE_S:.0f} s")
         pieces.append(piece)
     if response.length:
         raise ConnectionError("the object ended before its end")

@@ -8,7 +8,13 @@ from pathlib import Path
 
 # A function with a worker for each request makes a stream for each: only so many (up to twice that) are kept in memory.
 _STREAMS = 2000
+# Made by CreateLogStream, in one group: they are kept, and written down, one by one.
+MOST_MADE_STREAMS = 2000
 _DAY_MS = 24 * 3600 * 1000
+
+
+class TooManyStreams(Exception):
+    """One group cannot have more that somebody has made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from gateway.telemetry.log_groups import Group, Position
+from gateway.telemetry.log_groups import MOST_MADE_STREAMS, Group, Position, TooManyStreams
 from gateway.telemetry.log_segments import LogEvent, Row, erase, parse_line, parts, whole_lines
 
 _log = logging.getLogger(__name__)
@@ -152,11 +152,13 @@ class LogStore:
         self._change(delete)
 
     def create_stream(self, group: Group, name: str) -> bool:
-        """Whether it did not exist before."""
+        """Whether it did not exist before. Raises TooManyStreams."""
 
         def create() -> bool:
             if name in self.streams(group):
                 return False
+            if len(group.made) >= MOST_MADE_STREAMS:
+                raise TooManyStreams
             with self._lock:
                 group.made[name] = int(time.time() * 1000)
             self._describe(group)

@@ -24,6 +24,7 @@ from gateway.web.put_events import TARGET as PUT_EVENTS
 from gateway.web.put_events import EventSink, put_events
 from gateway.web.request import Refusal, Request
 from gateway.web.responses import respond_error
+from gateway.web.seen import seen
 from gateway.web.sigv4 import Identity, Target, Verifier, parse_target
 from gateway.web.url_invoke import FunctionUrls
 
@@ -134,7 +135,7 @@ class Router:
     def _may_invoke(self, request: Request, route: InvokeRoute, region: str, who: Who) -> bool:
         """Whether that is so until something changes. Raises ApiError."""
         name, qualifier, _ = route.names(region)
-        return self.authority.check_invoke(who, region, name, qualifier, lambda: _seen(request))
+        return self.authority.check_invoke(who, region, name, qualifier, lambda: seen(request))
 
     def resume(self, request: Request, invocation: Invocation) -> None:
         """Answer a request whose invocation the fast path began."""
@@ -195,7 +196,7 @@ class Router:
                 and identity.access_key not in self.authority.roots
             ):
                 caller = {
-                    "key": identity.access_key, "token": identity.session_token, "source_ip": request.source_ip
+                    "key": identity.access_key, "token": identity.session_token, "seen": seen(request)
                 }  # fmt: skip
         service = "forklight" if metrics else _service_of(request, target, identity)
         region = identity.region if identity is not None else self._region
@@ -222,7 +223,7 @@ class Router:
                 return
             if holder.key_id not in self.authority.roots:
                 caller = {
-                    "key": holder.key_id, "token": holder.session_token, "source_ip": request.source_ip
+                    "key": holder.key_id, "token": holder.session_token, "seen": seen(request)
                 }  # fmt: skip
         self._to_control(request, target, "registry", self._region, request_id, caller)
 
@@ -353,16 +354,6 @@ def is_registry(path: bytes) -> bool:
 
 def _is_basic(request: Request) -> bool:
     return request.headers[b"authorization"].partition(b" ")[0].lower() == b"basic"
-
-
-def _seen(request: Request) -> dict[str, list[str]]:
-    """What conditions may ask of a request, besides whose it is."""
-    address = request.source_ip
-    agent = request.headers.get(b"user-agent")
-    found = {"aws:sourceip": [address]} if address else {}
-    if agent is not None:
-        found["aws:useragent"] = [agent.decode("latin-1")]
-    return found
 
 
 def _wrong_service(service: str) -> ApiError:

@@ -17,6 +17,7 @@ from gateway.model.invocation import (
 )
 from gateway.web.lambda_invoke import Dispatcher, Events, InvokeCall
 from gateway.web.request import Refusal, Request
+from gateway.web.seen import seen
 from gateway.web.sigv4 import Identity, Target, Verifier
 from gateway.web.url_answer import Malformed, NeedsMore, UrlAnswer, read_answer, split_stream
 from gateway.web.url_cors import is_preflight, preflight_fields, with_cors
@@ -110,7 +111,7 @@ class FunctionUrls:
         who = self._authority.who(identity.access_key, identity.session_token)
         context = {
             "lambda:functionurlauthtype": ["AWS_IAM"], "lambda:invokedviafunctionurl": ["true"],
-            "aws:sourceip": [request.source_ip],
+            **seen(request),
         }  # fmt: skip
         try:
             self._authority.check_invoke(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.telemetry import logs as log_store
 from tests.functional.test_control_logs import GROUP, messages, write
 from tests.support.control import ControlHarness
 
@@ -98,6 +99,23 @@ def test_events_of_ones_own(control: ControlHarness) -> None:
     assert messages(found) == ["event 1", "event 2"]
     with pytest.raises(logs.exceptions.InvalidParameterException, match="chronological"):
         logs.put_log_events(logGroupName="/mine", logStreamName="a", logEvents=events[::-1])
+
+
+def test_streams_that_somebody_makes_are_so_many_at_most(
+    control: ControlHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_store, "MOST_MADE_STREAMS", 2)
+    logs = control.client("logs")
+    logs.create_log_group(logGroupName="/mine")
+    for name in "ab":
+        logs.create_log_stream(logGroupName="/mine", logStreamName=name)
+    with pytest.raises(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_stream(logGroupName="/mine", logStreamName="a")
+    with pytest.raises(logs.exceptions.LimitExceededException, match="Resource limit exceeded"):
+        logs.create_log_stream(logGroupName="/mine", logStreamName="c")
+    logs.delete_log_stream(logGroupName="/mine", logStreamName="a")
+    logs.create_log_stream(logGroupName="/mine", logStreamName="c")
+    assert sorted(names(logs.describe_log_streams(logGroupName="/mine"))) == ["b", "c"]
 
 
 def test_events_for_which_there_is_no_room_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.control import code_signing, event_source_mappings
 from gateway.control.code_signing import SigningChange
 from gateway.model.arn import function_arn
 from tests.support.control import ControlHarness
@@ -377,3 +378,18 @@ def test_changes_of_a_record_that_meet_come_one_after_the_other(control: Control
         assert signing.of(region) == []
 
     control.run(both())
+
+
+def test_a_region_has_room_for_so_many_records(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_source_mappings, "MAX_MAPPINGS", 1)
+    monkeypatch.setattr(code_signing, "MAX_SIGNING_CONFIGS", 1)
+    client.create_event_source_mapping(FunctionName="hello", EventSourceArn=QUEUE)
+    client.create_code_signing_config(AllowedPublishers=PUBLISHERS)
+    status, code, message = refused(
+        client.create_event_source_mapping, FunctionName="hello", EventSourceArn=QUEUE + "2"
+    )
+    assert (status, code) == (400, "InvalidParameterValueException")
+    assert message == "A region can have at most 1 event source mappings."
+    status, code, message = refused(client.create_code_signing_config, AllowedPublishers=PUBLISHERS)
+    assert (status, code) == (400, "InvalidParameterValueException")
+    assert message == "A region can have at most 1 code signing configurations."

@@ -184,6 +184,55 @@ def test_conditions_of_the_request(server: Server, users: Users, functions: tupl
     for _ in range(4):
         assert invoke(here, f) == invoke(named, f) == 200
         assert refusal(elsewhere.invoke, FunctionName=f)[0] == refusal(later.invoke, FunctionName=f)[0] == 403
+    plain = where("plain", {"Bool": {"aws:SecureTransport": "false", "aws:ViaAWSService": "false"}})
+    secure = where("secure", {"Bool": {"aws:SecureTransport": "true"}})
+    assert invoke(plain, f) == 200 and refusal(secure.invoke, FunctionName=f)[0] == 403
+    # Control answers these, by what the front door has seen.
+    agent = allow("lambda:GetFunction", Condition={"StringLike": {"aws:UserAgent": "Boto3/*"}})
+    browser = allow("lambda:GetFunction", Condition={"StringLike": {"aws:UserAgent": "Mozilla/*"}})
+    assert client(server, users.user("agent", agent)).get_function(FunctionName=f)["Configuration"]
+    assert refusal(client(server, users.user("browser", browser)).get_function, FunctionName=f)[0] == 403
+
+
+def test_who_gets_a_deleted_ones_name_does_not_get_its_rights(
+    server: Server, users: Users, functions: tuple[str, str]
+) -> None:
+    """Stored policies name users and roles by their unique ids, as on AWS, and show ARNs while there is somebody behind them."""
+    f, _ = functions
+    root, iam = server.client(), users.iam
+    user = f"arn:aws:iam::{ACCOUNT}:user/erin"
+    first = users.user("erin", allow("sts:AssumeRole"))
+    unique = iam.get_user(UserName="erin")["User"]["UserId"]
+    role = users.role("erins", {"AWS": user})
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/erins/s1"
+    added = root.add_permission(FunctionName=f, StatementId="erin", Action=INVOKE, Principal=user)
+    root.add_permission(FunctionName=f, StatementId="session", Action=INVOKE, Principal=session)
+    assert json.loads(added["Statement"])["Principal"] == {"AWS": user}
+
+    def shown() -> list[str]:
+        policy = json.loads(root.get_policy(FunctionName=f)["Policy"])
+        trusted = iam.get_role(RoleName="erins")["Role"]["AssumeRolePolicyDocument"]
+        return [statement["Principal"]["AWS"] for statement in (*policy["Statement"], *trusted["Statement"])]
+
+    try:
+        assert shown() == [user, session, user]
+        assert invoke(client(server, first), f) == 200
+        made = client(server, first, "sts").assume_role(RoleArn=role, RoleSessionName="s1")
+        assert invoke(client(server, Keys.of(made["Credentials"])), f) == 200
+        iam.delete_user_policy(UserName="erin", PolicyName="p0")
+        iam.delete_access_key(UserName="erin", AccessKeyId=first.id)
+        iam.delete_user(UserName="erin")
+        users.names.remove("erin")
+        assert shown() == [unique, session, unique]
+        second = users.user("erin", allow("sts:AssumeRole", user))
+        assert shown() == [unique, session, unique]
+        assert refusal(client(server, second).invoke, FunctionName=f)[0] == 403
+        assert (
+            refusal(client(server, second, "sts").assume_role, RoleArn=role, RoleSessionName="s1")[0] == 403
+        )
+    finally:
+        for sid in ("erin", "session"):
+            root.remove_permission(FunctionName=f, StatementId=sid)
 
 
 def test_roles_are_passed_and_assumed(server: Server, users: Users, functions: tuple[str, str]) -> None:

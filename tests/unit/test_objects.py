@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
+from gateway.storage import objects
 from gateway.storage.aws_credentials import Credentials, credentials_in, read_credentials
 from gateway.storage.objects import ObjectError, ObjectStore, ObjectTooLarge
 
@@ -29,6 +31,7 @@ class Bucket(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.headers, self.body = 200, {"Content-Length": "4"}, b"body"
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.drips: tuple[bytes, bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -39,12 +42,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: Bucket
 
     def do_GET(self) -> None:
+        if self.server.drips is not None:
+            self._drip(*self.server.drips)
+            return
         self.server.asked.append((self.path, dict(self.headers.items())))
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.server.body)
+
+    def _drip(self, start: bytes, again: bytes) -> None:
+        """This at once, and that for as long as somebody reads it."""
+        try:
+            self.connection.sendall(start)
+            while True:
+                self.connection.sendall(again)
+                time.sleep(0.01)
+        except OSError:
+            self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -111,6 +127,24 @@ def test_what_is_no_object() -> None:
         url = server.url
     with pytest.raises(OSError, match="refused"):
         ObjectStore(url, KEYS).get("eu-west-1", "b", "k", None, 4)
+
+
+@pytest.mark.parametrize(
+    ("start", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", b"X"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),  # its end would be the connection's
+        (b"HTTP/1.1 404 No\r\nContent-Length: 60000\r\n\r\n", b"x"),
+    ],
+)
+def test_who_drips_is_cut_off(start: bytes, again: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never silent for long, and never done: the whole has a limit, whichever part it is."""
+    monkeypatch.setattr(objects, "WHOLE_S", 0.2)
+    with bucket() as server:
+        server.drips = (start, again)
+        with pytest.raises(TimeoutError, match="did not arrive within"):
+            ObjectStore(server.url, KEYS).get("eu-west-1", "b", "k", None, 1 << 30)
 
 
 def test_credentials(tmp_path: Any) -> None:

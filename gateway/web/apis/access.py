@@ -33,9 +33,8 @@ def caller_of(authority: Authority, message: dict[str, Any]) -> tuple[Who, Conte
         raise access_denied("Nobody is known to have made this request")
     if caller.get("root") is True:
         return ROOT, {}
-    address = caller.get("source_ip")
     who = authority.who(str(caller.get("key") or ""), str(caller.get("token") or ""))
-    return who, {"aws:sourceip": [str(address)]} if address else {}
+    return who, dict(caller.get("seen") or {})
 
 
 def check_lambda(

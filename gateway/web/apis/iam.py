@@ -11,6 +11,7 @@ from urllib.parse import quote
 from gateway.control.identities import Document, Identities, Kind, arn_of, check_document, new_key, no_such
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.errors import ApiError
+from gateway.model.principal_ids import translated_document
 from gateway.web.apis import query
 from gateway.web.apis.access import check_entity
 from gateway.web.apis.iam_holders import HolderOperations, conflict, keep_tags, listed
@@ -188,17 +189,17 @@ class IamApi:
         params = call.params
         _no_boundary(params)
         members: Document = {
-            "AssumeRolePolicyDocument": check_document(params["AssumeRolePolicyDocument"], "trust"),
+            "AssumeRolePolicyDocument": self._trust(params["AssumeRolePolicyDocument"]),
             "Description": params.get("Description"),
             "MaxSessionDuration": params.get("MaxSessionDuration") or DEFAULT_SESSION_S,
             "Tags": [], "inline": {}, "attached": [],
         }  # fmt: skip
         keep_tags(members, params.get("Tags") or [])
         role = await self._identities.create("role", params["RoleName"], params.get("Path") or "/", members)
-        return {"Role": _role(role)}
+        return {"Role": self._shown(role)}
 
     async def _get_role(self, call: QueryCall) -> Params:
-        return {"Role": _role(self._identities.get("role", call.params["RoleName"]))}
+        return {"Role": self._shown(self._identities.get("role", call.params["RoleName"]))}
 
     async def _update_role(self, call: QueryCall) -> Params:
         def edit(role: Document) -> None:
@@ -207,10 +208,10 @@ class IamApi:
                     role[member] = call.params[member]
 
         role = await self._identities.change("role", call.params["RoleName"], edit)
-        return {"Role": _role(role)} if call.operation == "UpdateRoleDescription" else {}
+        return {"Role": self._shown(role)} if call.operation == "UpdateRoleDescription" else {}
 
     async def _update_trust(self, call: QueryCall) -> Params:
-        text = check_document(call.params["PolicyDocument"], "trust")
+        text = self._trust(call.params["PolicyDocument"])
 
         def edit(role: Document) -> None:
             role["AssumeRolePolicyDocument"] = text
@@ -223,7 +224,18 @@ class IamApi:
         return {}
 
     async def _list_roles(self, call: QueryCall) -> Params:
-        return listed([_role(role) for role in self._of_path("role", call)], "RoleName", "Roles", call.params)
+        return listed(
+            [self._shown(role) for role in self._of_path("role", call)], "RoleName", "Roles", call.params
+        )
+
+    def _trust(self, text: str) -> str:
+        """As it is kept: who is there is named by unique id. Raises ApiError for what is no policy."""
+        return translated_document(check_document(text, "trust"), self._identities.id_of)
+
+    def _shown(self, role: Document) -> Document:
+        """With ARNs again, and percent-encoded."""
+        text = translated_document(role["AssumeRolePolicyDocument"], self._identities.arn_of_id)
+        return {**role, "AssumeRolePolicyDocument": quote(text, safe="")}
 
     async def _no_profiles(self, call: QueryCall) -> Params:
         """Nothing here runs on an instance."""
@@ -237,11 +249,6 @@ class IamApi:
     def _of_path(self, kind: Kind, call: QueryCall) -> list[Document]:
         prefix = call.params.get("PathPrefix") or "/"
         return [found for found in self._identities.every(kind) if found["Path"].startswith(prefix)]
-
-
-def _role(role: Document) -> Document:
-    """As it is shown: its document percent-encoded."""
-    return {**role, "AssumeRolePolicyDocument": quote(role["AssumeRolePolicyDocument"], safe="")}
 
 
 def _key_of(user: Document, key_id: str) -> Document:

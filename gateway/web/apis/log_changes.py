@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.model.errors import ApiError
+from gateway.telemetry.log_groups import TooManyStreams
 from gateway.telemetry.logs import LogStore
 from gateway.web.apis.log_params import Params, find_group, invalid, missing, number, required, strings
 
@@ -65,7 +66,11 @@ class LogChanges:
         group, name = find_group(self._store, region, params), required(params, "logStreamName")
         if _STREAM_NAME.fullmatch(name) is None:
             raise _pattern(name, "logStreamName", _STREAM_NAME)
-        if not self._store.create_stream(group, name):
+        try:
+            new = self._store.create_stream(group, name)
+        except TooManyStreams:
+            raise ApiError("LimitExceededException", "Resource limit exceeded.", status=400) from None
+        if not new:
             raise _exists("stream")
         return {}
 
