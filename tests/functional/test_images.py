@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -321,3 +323,58 @@ def test_an_image_for_another_machine_is_refused(
         client.create_function, FunctionName=unused(), PackageType="Image", Code={"ImageUri": name}, Role=ROLE
     )
     assert "is for s390x" in words
+
+
+def debian_python(program: Path, *modules: Path) -> list[Entry]:
+    """Debian's interpreter and its library, and what it and some modules are linked with."""
+    linked = subprocess.run(["ldd", program, *modules], capture_output=True, text=True, check=True).stdout
+    files = [program, *{Path(word) for word in linked.split() if word.startswith("/") and word[-1] != ":"}]
+    library = Path("/usr/lib") / program.name
+    files += [
+        path
+        for path in library.rglob("*")
+        if path.is_file() and not {"__pycache__", "test"} & set(path.parts)
+    ]
+    return [
+        Entry(str(path), path.read_bytes(), 0o755 if os.access(path, os.X_OK) else 0o644) for path in files
+    ]
+
+
+@pytest.mark.slow
+def test_awslambdaric_in_an_image(server: Server, client: Any, tmp_path: Path) -> None:
+    """AWS's own client for Python, unchanged, as a Dockerfile for a base image of one's own has it."""
+    program = Path("/usr/bin/python3").resolve()
+    if not program.name.startswith("python3."):
+        pytest.skip("the system's Python is not Debian's")
+    command = [
+        sys.executable, "-m", "pip", "install", "--quiet", "--target", str(tmp_path / "ric"), "--only-binary", ":all:",
+        "--python-version", program.name.removeprefix("python"), "awslambdaric",
+    ]  # fmt: skip
+    if subprocess.run(command, timeout=100).returncode != 0:
+        pytest.skip("awslambdaric cannot be installed here")
+    task = [
+        Entry(f"var/task/{path.relative_to(tmp_path / 'ric')}", path.read_bytes())
+        for path in (tmp_path / "ric").rglob("*")
+        if path.is_file()
+    ]
+    source = b"def handler(event, context):\n    return {'got': event, 'id': context.aws_request_id, 1: 1 / event}\n"
+    built = BuiltImage(
+        [
+            layer(*debian_python(program, *(tmp_path / "ric").glob("*.so"))),
+            layer(*task),
+            layer(Entry("var/task/app.py", source)),
+        ],
+        {
+            "Entrypoint": [str(program), "-m", "awslambdaric"],
+            "Cmd": ["app.handler"],
+            "WorkingDir": "/var/task",
+        },
+    )
+    name = f"localhost/{unused()}:latest"
+    bring(server, built.write_layout(tmp_path / "image"), name)
+    with imaged(client, name, MemorySize=512) as function:
+        answer, response = invoke(client, function, 2, LogType="Tail")
+        log = base64.b64decode(response["LogResult"]).decode()
+        assert answer == {"got": 2, "id": response["ResponseMetadata"]["RequestId"], "1": 0.5}, log
+        failed, _ = invoke(client, function, 0)
+        assert failed["errorType"] == "ZeroDivisionError" and "app.py" in failed["stackTrace"][0]
