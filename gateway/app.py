@@ -1,14 +1,13 @@
 """Composition root: the one file that builds what a process consists of, wires it, starts it and stops it in order.
 
-Four kinds of processes share it: `serve` (the supervisor) is called by the command line; `python -m gateway.app
-control|events|door FD CONFIG` is what the supervisor runs for its children, FD being their socket to it.
+Six kinds of processes share it: `serve` (the supervisor) is called by the command line; `python -m gateway.app launcher FD PID` is what
+the supervisor runs, and the forks of that are control, the process of events, the doors and the name relay.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -19,20 +18,29 @@ from typing import Any
 
 import uvloop
 
-from gateway import serve as serve_module
+from gateway.launcher import become
 from gateway.privileges import drop, installation, keep_reachable
-from gateway.serve import StartError as StartError
 from gateway.settings import MIB, Settings
 from gateway.storage.metadata import StorageError
 from gateway.telemetry import log_lines
 from sandbox.runtimes.java import find_compiler
-from sandbox.runtimes.python import find_interpreters
 
 log = logging.getLogger("forklight.app")
 
+# What the processes below are made of. Not imported here: the supervisor needs none of it.
+PRELOADED = (
+    "gateway.control.server",
+    "gateway.web.apis.control_api",
+    "gateway.door.event_server",
+    "gateway.door.server",
+    "gateway.name_relay",
+)
+
 
 def serve(arguments: argparse.Namespace) -> int:
-    """`forklight serve`; see gateway/cli for the arguments. Raises StartError with one sentence."""
+    """`forklight serve`; see gateway/cli for the arguments. Raises gateway.serve.StartError with one sentence."""
+    from gateway import serve as serve_module
+
     return serve_module.serve(settings_from(arguments))
 
 
@@ -79,18 +87,22 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
 
 
 def main() -> int:
-    """Entry of a child process: argv = role, fd of the socket to the supervisor, JSON configuration."""
-    role, fd, text = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    config: dict[str, Any] = json.loads(text)
+    """Entry of the launcher: argv = "launcher", fd of its socket to the supervisor, the supervisor's pid. Its forks end here, too."""
+    order = become(
+        int(sys.argv[2]), int(sys.argv[3]), PRELOADED, {role: module for role, (_, module) in _ROLES.items()}
+    )
+    return _run(order.role, order.config, order.channel) if order is not None else 0
+
+
+def _run(role: str, config: dict[str, Any], channel: socket.socket) -> int:
     settings = Settings.from_json(config["settings"])
     log_lines.set_up(f"door-{config['index']}" if role == "door" else role, settings.log_level)
+    run = _ROLES[role][0](settings, config)
     if config["uid"]:
         keep_reachable(installation())
-    prepare = {"control": _control, "events": _events, "door": _door}[role]
-    run = prepare(settings, config)
     drop(config["uid"], config["gid"], config["parent"])
     try:
-        uvloop.run(run(socket.socket(fileno=fd)))
+        uvloop.run(run(channel))
     except (OSError, StorageError) as error:
         log.error("%s", error)
         return 1
@@ -99,15 +111,14 @@ def main() -> int:
 
 Run = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
-# Each imports what it alone needs, and reads what root alone may read: whoever waits for a start waits for its imports.
+# Each reads what root alone may read. What they are made of is imported already: by the launcher, once for all.
 
 
 def _control(settings: Settings, config: dict[str, Any]) -> Run:
     from gateway.control.server import ControlServer
     from gateway.web.apis import control_api
 
-    pythons = [str(found.path) for found in find_interpreters().values()]
-    api, runtime_layers = control_api.prepare(settings, pythons, find_compiler())
+    api, runtime_layers = control_api.prepare(settings, config["interpreters"], find_compiler())
 
     async def run(sock: socket.socket) -> None:
         server = ControlServer(
@@ -147,6 +158,21 @@ def _door(settings: Settings, config: dict[str, Any]) -> Run:
         await door.finished()
 
     return run
+
+
+def _names(settings: Settings, config: dict[str, Any]) -> Run:
+    from gateway.name_relay import Servers, relay
+
+    return lambda sock: relay(sock, Servers(config["servers"]))
+
+
+# Role -> what makes it, and the module that `ps` names for it.
+_ROLES: dict[str, tuple[Callable[[Settings, dict[str, Any]], Run], str]] = {
+    "control": (_control, "gateway.app"),
+    "events": (_events, "gateway.app"),
+    "door": (_door, "gateway.app"),
+    "names": (_names, "gateway.name_relay"),
+}
 
 
 def _read_tls(settings: Settings) -> tuple[bytes, bytes] | None:

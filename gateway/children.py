@@ -1,23 +1,38 @@
-"""The supervisor's own child processes, control and doors: started by exec, watched, started again when they die."""
+"""The supervisor's own child processes, control and doors: forked by the launcher, watched, started again when they die."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 
-from sandbox.processes import reap
+from gateway.launcher import GO
+from gateway.launching import Launcher
+from sandbox.processes import ExitStatus, reap
 
 log = logging.getLogger("forklight.serve")
 
 # A child that dies at once is started again ever more slowly; one that has run for a while starts afresh. With the time that a
 # start takes, the longest pause is what "serves again within 2 s" leaves.
 FIRST_BACKOFF_S, MAX_BACKOFF_S, SETTLED_S = 0.05, 1.0, 10.0
+
+# What memory that is not as it should be ends with. Somebody may have been at it, and learns nothing for the next try: that is made on a
+# process whose memory lies elsewhere.
+CRASHES = frozenset(
+    (
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    )
+)
 
 
 class Child:
@@ -29,25 +44,20 @@ class Child:
         role: str,
         config: dict[str, object],
         loop: asyncio.AbstractEventLoop,
+        launcher: Launcher,
         attach: Callable[[socket.socket], None],
-        module: str = "gateway.app",
     ) -> None:
         self.name = name
         self._role = role
         self._config = config
         self._loop = loop
+        self._launcher = launcher
         self._attach = attach
-        self._module = module
-        self._process: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
         self._backoff = FIRST_BACKOFF_S
         self._started = 0.0
         self._stopping = False
         self.gone = asyncio.Event()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process is not None else 0
 
     @property
     def pidfd(self) -> int:
@@ -57,45 +67,42 @@ class Child:
     def start(self) -> None:
         """A host that has no process, memory or descriptor for it now is asked again later."""
         try:
-            ours = self._spawn()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            log.error("%s cannot be started (%s), trying again in %.2f s", self.name, error, self._backoff)
-            self._start_later()
+            self._failed(str(error))
             return
-        self._attach(ours)
+        with theirs:
+            try:
+                config = {**self._config, "parent": os.getpid()}
+                self._launcher.launch(self._role, config, theirs, lambda pidfd: self._launched(pidfd, ours))
+            except OSError as error:
+                ours.close()
+                self._failed(str(error))
 
-    def _spawn(self) -> socket.socket:
-        """Our end of the pair, once the process runs and is watched. Raises OSError; then there is no process."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        config = json.dumps({**self._config, "parent": os.getpid()})
-        process = None
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", self._module, self._role, str(theirs.fileno()), config],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # A session of its own: Ctrl-C and signals to our process group are for us, who stop things in order.
-                start_new_session=True,
-                cwd="/",
-            )
-            self._pidfd = os.pidfd_open(process.pid)
-        except OSError:
+    def _launched(self, pidfd: int, ours: socket.socket) -> None:
+        if pidfd < 0:
             ours.close()
-            if process is not None:
-                process.kill()
-                process.wait()
-            raise
-        finally:
-            theirs.close()
-        self._process = process
+            self._failed("there is no process")
+            return
+        self._pidfd = pidfd
         self._started = self._loop.time()
-        self._loop.add_reader(self._pidfd, self._died)
-        return ours
+        self._loop.add_reader(pidfd, self._died)
+        with suppress(OSError):  # it has died already: we hear of that in a moment
+            ours.send(GO)
+        self._attach(ours)
+        if self._stopping:
+            self._signal(signal.SIGKILL)
+
+    def _failed(self, why: str) -> None:
+        if self._stopping:
+            self.gone.set()
+            return
+        log.error("%s cannot be started (%s), trying again in %.2f s", self.name, why, self._backoff)
+        self._start_later()
 
     def terminate(self) -> None:
         self.expect_exit()
-        if self._process is not None and self._pidfd >= 0:
-            self._process.terminate()
+        self._signal(signal.SIGTERM)
 
     def expect_exit(self) -> None:
         """From here on its end is wanted and it is not started again."""
@@ -105,19 +112,23 @@ class Child:
 
     def kill(self) -> None:
         self._stopping = True
-        if self._process is not None and self._pidfd >= 0:
-            self._process.kill()
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):  # it has ended, and we hear of it in a moment
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def _died(self) -> None:
-        status = reap(self._pidfd)
+        try:
+            status = reap(self._pidfd)
+        except ChildProcessError:  # dead before its pidfd was here, and reaped as a stray
+            status = ExitStatus("exit", 1)
         if status is None:
             return
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        if self._process is not None:
-            # Reaped above by pidfd; tell Popen so that it does not wait for a pid that may be somebody else's by now.
-            self._process.returncode = status.code if status.kind == "exit" else -status.code
         if self._stopping:
             self.gone.set()
             return
@@ -126,6 +137,8 @@ class Child:
         log.error(
             "%s died (%s %d), starting it again in %.2f s", self.name, status.kind, status.code, self._backoff
         )
+        if status.kind == "signal" and status.code in CRASHES:
+            self._launcher.renew()
         self._start_later()
 
     def _start_later(self) -> None:

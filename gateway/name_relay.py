@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import logging
 import secrets
 import signal
 import socket
 import struct
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-from gateway.privileges import drop, installation, keep_reachable
-from gateway.settings import Settings
-from gateway.telemetry import log_lines
 
 log = logging.getLogger("forklight.names")
 
@@ -245,28 +239,14 @@ def _failure(query: bytes) -> bytes:
     return _HEAD.pack(number, _IS_ANSWER | (flags & 0x7900) | 0x80 | _SERVER_FAILURE) + bytes(8)
 
 
-async def _run(udp: socket.socket, tcp: socket.socket, servers: Servers) -> None:
+async def relay(link: socket.socket, servers: Servers) -> None:
+    """Until SIGTERM. `link`: the supervisor passes the two sockets over it that sandboxes reach."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    relay = Relay(udp, tcp, servers)
-    await relay.start()
-    await stop.wait()
-    relay.close()
-
-
-def main() -> int:
-    """Started by the supervisor: argv = role, fd of the socket over which it passes the two others, JSON configuration."""
-    fd, config = int(sys.argv[2]), json.loads(sys.argv[3])
-    log_lines.set_up("names", Settings.from_json(config["settings"]).log_level)
-    if config["uid"]:
-        keep_reachable(installation())
-    drop(config["uid"], config["gid"], config["parent"])
-    with socket.socket(fileno=fd) as link:
+    with link:
         _, fds, _, _ = socket.recv_fds(link, 16, 2)
     udp, tcp = (socket.socket(fileno=each) for each in fds)
-    asyncio.run(_run(udp, tcp, Servers(config["servers"])))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    running = Relay(udp, tcp, servers)
+    await running.start()
+    await stop.wait()
+    running.close()

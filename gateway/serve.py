@@ -21,9 +21,9 @@ import uvloop
 
 from gateway.addresses import Address, claim
 from gateway.children import Child
-from gateway.model.target import allowed_url
+from gateway.launching import Launcher
+from gateway.model.target import AWS, allowed_url
 from gateway.privileges import service_ids
-from gateway.queueing.targets import AWS
 from gateway.resting_heap import RestingHeap
 from gateway.settings import Settings
 from gateway.storage.aws_credentials import read_credentials
@@ -68,22 +68,26 @@ def serve(settings: Settings) -> int:
         uid, gid = (0, 0) if ordinary else service_ids()
         if uid:
             _hand_over(state_dir, uid, gid)
+        launcher = Launcher()
         try:
             host = Host.prepare(
                 state_dir / "sandboxes",
                 state_dir,
+                settled=launcher.start_if_none,  # its imports take about as long as the rest of the preparations
                 egress_allow=allowed,
                 egress_places=places,
                 allow_host_network=settings.allow_host_network,
                 io_rates=Rates(settings.io_bytes_per_s, settings.io_operations_per_s),
             )
         except SandboxError as error:
+            launcher.close()
             raise StartError(f"this host cannot isolate functions: {error}") from error
         try:
             _refuse_a_weak_host(settings, host.report, ordinary)
             log.info("isolation: %s", host.report.summary_line())
-            return uvloop.run(_Server(settings, host, http, grpc, uid, gid).run())
+            return uvloop.run(_Server(settings, host, launcher, http, grpc, uid, gid).run())
         finally:
+            launcher.close()
             host.close()
 
 
@@ -102,10 +106,18 @@ class _Server:
     """The running whole: one supervisor, one control process, N doors."""
 
     def __init__(
-        self, settings: Settings, host: Host, http: Address, grpc: Address, uid: int, gid: int
+        self,
+        settings: Settings,
+        host: Host,
+        launcher: Launcher,
+        http: Address,
+        grpc: Address,
+        uid: int,
+        gid: int,
     ) -> None:
         self._settings = settings
         self._host = host
+        self._launcher = launcher
         self._http, self._grpc = http, grpc
         self._child_config: dict[str, object] = {
             "settings": settings.as_json(),
@@ -113,6 +125,7 @@ class _Server:
             "grpc": str(grpc),
             "uid": uid,
             "gid": gid,
+            "interpreters": host.catalogue.interpreters(),
         }
         self._doors: list[Child] = []
         self._names: Child | None = None
@@ -129,10 +142,11 @@ class _Server:
             loop,
             concurrency=self._settings.concurrency,
             idle_timeout=self._settings.idle_timeout_s,
-            other_children=lambda: [child.pidfd for child in self._children if child.pidfd >= 0],
+            other_children=self._pidfds,
             on_network=lambda network: self._open_network(network, loop),
         )
         supervisor.start()
+        self._launcher.attend(loop)
         self._rest(loop, supervisor, RestingHeap(collect=False))
         control_ready = asyncio.Event()
         control = Child(
@@ -140,6 +154,7 @@ class _Server:
             "control",
             self._child_config,
             loop,
+            self._launcher,
             lambda sock: supervisor.add_control(sock, control_ready.set, lambda: None),
         )
         self._children.append(control)
@@ -190,7 +205,7 @@ class _Server:
             def attach(sock: socket.socket, name: str = name, ready: asyncio.Event = ready) -> None:
                 self._peers[name] = supervisor.add_door(sock, lambda http, grpc: ready.set(), lambda: None)
 
-            door = Child(name, role, {**self._child_config, "index": index}, loop, attach)
+            door = Child(name, role, {**self._child_config, "index": index}, loop, self._launcher, attach)
             self._doors.append(door)
             self._children.append(door)
             door.start()
@@ -213,9 +228,13 @@ class _Server:
                 socket.send_fds(sock, [b"names"], [each.fileno() for each in sockets])
 
         config = {**self._child_config, "servers": list(self._settings.egress_dns)}
-        self._names = Child("names", "names", config, loop, attach, module="gateway.name_relay")
+        self._names = Child("names", "names", config, loop, self._launcher, attach)
         self._children.append(self._names)
         self._names.start()
+
+    def _pidfds(self) -> list[int]:
+        """Of all that are not the supervisor's to reap."""
+        return [fd for fd in (self._launcher.pidfd, *(child.pidfd for child in self._children)) if fd >= 0]
 
     async def _drain(self) -> None:
         for door in self._doors:

@@ -11,7 +11,7 @@ import select
 import shutil
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -82,6 +82,7 @@ class Host:
         egress_places: Sequence[Place] = (),
         allow_host_network: bool = False,
         io_rates: Rates = Rates(),  # noqa: B008 - a value
+        settled: Callable[[], None] = lambda: None,
     ) -> Host:
         """Take possession of `run_dir` and find out what can be isolated; about 0.1 s.
 
@@ -91,7 +92,8 @@ class Host:
 
         `egress_allow`: networks that sandboxes with a way out may reach although they are not of the public internet; `egress_places`: a
         port of an address, likewise. `io_rates`: what
-        sandboxes may read and write of the disks that hold `state_dir`, `run_dir` and the interpreters.
+        sandboxes may read and write of the disks that hold `state_dir`, `run_dir` and the interpreters. `settled` is called when the
+        process is in the namespaces and the cgroup where it stays, before the trial: children that it starts from there on are too.
         """
         reserve.hold()
         rootless = users.rootless()
@@ -117,6 +119,7 @@ class Host:
                 catalogue=catalogue,
             )
             try:
+                settled()
                 host._find_out(egress_allow, egress_places, allow_host_network)
             except BaseException:
                 tree.close()

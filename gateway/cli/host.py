@@ -26,10 +26,13 @@ def serve(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM.  Raises CommandError when the server cannot start."""
     _check_serve(arguments)
     arguments.state_dir = str(Path(arguments.state_dir or default_state_dir()).absolute())
-    app = importlib.import_module("gateway.app")
+    app, start_error = (
+        importlib.import_module("gateway.app"),
+        importlib.import_module("gateway.serve").StartError,
+    )
     try:
         return int(app.serve(arguments))
-    except app.StartError as error:
+    except start_error as error:
         raise CommandError(str(error)) from None
 
 

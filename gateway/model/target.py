@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+AWS: Final = "aws"  # as an endpoint: AWS's own
 _URL: Final = re.compile(
     r"https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~!$&'()*+,;=:%/\-]*)?(\?[A-Za-z0-9._~!$&'()*+,;=:%/?\-]*)?"
 )

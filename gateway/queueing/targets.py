@@ -12,13 +12,12 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.model.target import allowed_url, service_of
+from gateway.model.target import AWS, allowed_url, service_of
 from gateway.queueing.destinations import MAX_MESSAGE
 from gateway.storage.aws_credentials import Credentials
 
 CONNECT_LIMIT_S: Final = 3.0
 READ_LIMIT_S: Final = 10.0
-AWS: Final = "aws"  # as an endpoint: AWS's own
 # What comes back however often it is tried.
 _HOPELESS: Final = frozenset(
     {

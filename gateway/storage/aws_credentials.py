@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ def read_credentials(path: str | None) -> Credentials | None:
     """Of a file like ~/.aws/credentials, section "default". Raises OSError, ValueError."""
     if path is None:
         return None
+    import configparser  # few hosts have such a file, and every start would pay for it
+
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(Path(path).read_text())

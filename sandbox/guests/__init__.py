@@ -1,1 +1,4 @@
-"""Code that runs inside sandboxes. Nothing on the host imports it, and it imports nothing of ours from outside its folder."""
+"""Code that runs inside sandboxes: it imports nothing of ours from outside its folder.
+
+Nothing on the host imports it, but for the fork itself (sandbox/siblings.py).
+"""

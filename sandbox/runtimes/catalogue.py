@@ -71,6 +71,10 @@ class Catalogue:
     def prefixes(self) -> set[Path]:
         return {prefix for program in self.programs.values() for prefix in program.prefixes}
 
+    def interpreters(self) -> list[str]:
+        """Paths of the Pythons that functions run on."""
+        return [str(program.path) for program in self.programs.values() if program.is_python]
+
     def interpreter_of(self, program: Program) -> Path:
         """The Python that its workers are forked from: its own, or for others the one we run on."""
         if program.is_python and program.path is not None:

@@ -17,6 +17,7 @@ from tests.support.deploy import function
 from tests.support.leaks import census
 from tests.support.processes import children_of, command_of, role_of, workers_of, zombies_of, zygotes_of
 from tests.support.server import Server
+from tests.support.witness import until
 
 ECHO = "import time\ndef handler(event, context):\n    time.sleep((event or {}).get('sleep', 0))\n    return event\n"
 # The promise is 2 s on a machine of its own (tests/faults/test_figures.py); a busy one needs longer to start an interpreter.
@@ -58,6 +59,7 @@ def kill(pid: int) -> None:
 VICTIMS: dict[str, Callable[[int], list[int]]] = {
     "door": lambda pid: role_of(pid, "door"),
     "control": lambda pid: role_of(pid, "control"),
+    "launcher": lambda pid: role_of(pid, "launcher"),
     "runtime zygote": zygotes_of,
     "workers and function zygotes": workers_of,
     "sandboxes": inits_of,
@@ -86,14 +88,20 @@ def test_all_of_a_kind_are_killed_and_calls_are_answered_again(
 
 def test_the_log_says_what_died(server: Server, echo: str) -> None:
     log = server.log()
-    for text in ("door-0 died (signal 9)", "control died (signal 9)", "zygote of python3.11 died"):
+    for text in (
+        "door-0 died (signal 9)",
+        "control died (signal 9)",
+        "the launcher died",
+        "zygote of python3.11 died",
+    ):
         assert text in log, text
     assert not tracebacks(server)
 
 
 def test_a_change_while_control_is_dead_is_refused_and_not_half_done(server: Server) -> None:
     client = server.client()
-    (control,) = role_of(server.pid, "control")
+    # It and then the launcher have been killed before: its successor waits for the launcher's.
+    (control,) = until(lambda: role_of(server.pid, "control"))
     os.kill(control, signal.SIGSTOP)  # so that it cannot be back too soon
     kill(control)
     with pytest.raises(client.exceptions.ServiceException):

@@ -118,11 +118,10 @@ def _roles(server_pid: int, family: list[int]) -> dict[str, int]:
     roles = {"supervisor": server_pid}
     for pid in sorted(family):
         command = command_of(pid)
-        if "gateway.app control " in command:
+        if "gateway.app control" in command:
             roles["control"] = pid
         elif "gateway.app door " in command:
-            index = json.loads(command[command.index("{") :])["index"]
-            roles[f"door-{index}"] = pid
+            roles[f"door-{command.partition(' door ')[2].strip()}"] = pid
     return roles
 
 

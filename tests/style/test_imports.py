@@ -44,6 +44,10 @@ def test_the_guest_imports_the_standard_library_and_itself_only(project_root: Pa
     assert not wrong
 
 
+# The launcher forks as zygotes do, by the same C.
+MAY_FORK = Path("sandbox/siblings.py")
+
+
 def test_nobody_imports_the_guest(project_root: Path) -> None:
     wrong = [
         f"{path.relative_to(project_root)}:{line}: {module}"
@@ -52,5 +56,6 @@ def test_nobody_imports_the_guest(project_root: Path) -> None:
         if not path.is_relative_to(project_root / GUEST)
         for line, _, module in imports(path)
         if module.startswith("sandbox.guests")
+        and not (path == project_root / MAY_FORK and module == "sandbox.guests.python._native")
     ]
     assert not wrong
