@@ -7,7 +7,7 @@ from collections.abc import Callable
 from benchmarks import storm
 from tests.support.server import Server
 
-SECONDS = 10.0
+SECONDS = 4.0
 
 
 def test_storm_answers_everyone_and_leaves_nothing(start_server: Callable[..., Server]) -> None:
