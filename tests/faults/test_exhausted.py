@@ -113,6 +113,18 @@ def highest_descriptor(pid: int) -> int:
     return max(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
 
 
+def limited_door(server: Server, name: str, limit: int, what: int) -> int:
+    """End the door; its successor, whose limit it is when it serves the function `name`."""
+    (door,) = role_of(server.pid, "door")
+    (launcher,) = until(lambda: role_of(server.pid, "launcher"))
+    with soft_limit(launcher, limit, what):  # which the next door inherits
+        os.kill(door, 9)
+        seconds_until_answered(server, name)
+    (door,) = role_of(server.pid, "door")
+    assert f" {limit} " in Path(f"/proc/{door}/limits").read_text()
+    return door
+
+
 def somebody_rests(server: Server) -> bool:
     """A worker whose cgroup lets it run no more (v2), or next to not at all (v1)."""
     resting = {"cgroup.freeze": "1", "cpu.cfs_quota_us": str(MIN_CPU_QUOTA_US)}
@@ -131,12 +143,8 @@ def test_a_door_without_descriptors(start_server: Callable[..., Server]) -> None
     server = start_server("--doors", "1", "--idle-timeout", "60")
     with function(server.client(), ECHO) as name:
         seconds_until_answered(server, name)
-        (door,) = role_of(server.pid, "door")
         limit = highest_descriptor(server.pid) + 40
-        with soft_limit(server.pid, limit):  # which the next door inherits
-            os.kill(door, 9)
-            seconds_until_answered(server, name)
-        (door,) = role_of(server.pid, "door")
+        door = limited_door(server, name, limit, resource.RLIMIT_NOFILE)
         host, _, port = server.http.rpartition(":")
         connected = Connection(int(port))
         request = ours.signer(server).invoke(name, b"1")
@@ -185,10 +193,7 @@ def test_a_door_without_memory(start_server: Callable[..., Server]) -> None:
         assert call(server, name, large) == (200, large)
         (door,) = role_of(server.pid, "door")
         size = int(Path(f"/proc/{door}/statm").read_text().split()[0]) * resource.getpagesize()
-        with soft_limit(server.pid, size + (12 << 20), resource.RLIMIT_AS):  # which the next door inherits
-            os.kill(door, 9)
-            seconds_until_answered(server, name)
-        (door,) = role_of(server.pid, "door")
+        door = limited_door(server, name, size + (12 << 20), resource.RLIMIT_AS)
         connected = Connection(int(server.http.rpartition(":")[2]))
         small = ours.signer(server).invoke(name, b"1")
         with ThreadPoolExecutor(8) as threads:
