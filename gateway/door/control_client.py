@@ -22,7 +22,8 @@ from gateway.model.usage import UsageRows, usage_message
 
 MAX_HEADER = 64 * 1024 * 1024  # the state of a whole host comes as one
 MAX_BODY = 256 * 1024 * 1024
-BACKOFF_S = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+# Control is away for about a second when it is started again, and its callers are refused until we have noticed that it is back.
+BACKOFF_S = (0.02, 0.05, 0.1, 0.2)
 # For control's state at the start: it starts beside us, and its very first start takes long (gateway/serve.py).
 STATE_LIMIT_S = 300.0
 LOG_BACKLOG = 8 * 1024 * 1024  # bytes waiting in the socket; above it logs are dropped, not buffered

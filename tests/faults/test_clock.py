@@ -1,23 +1,29 @@
-"""The wall clock of the host jumps by an hour, both ways, while functions run: no limit of ours moves."""
+"""The wall clock of the host jumps by an hour, both ways, while functions run: no limit of ours moves. And where it jumps to the time that
+a rule is due at, the rule fires."""
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import fresh_state_dir
 from tests.support.callers import call, tracebacks
-from tests.support.deploy import function
+from tests.support.deploy import function, log_events
 from tests.support.server import Server
+from tests.support.witness import until
 
 SHIM = Path(__file__).with_name("shifted_clock.c")
 HOUR = 3600
+ECHO = "import json\ndef handler(event, context):\n    print('GOT', json.dumps(event), flush=True)\n"
 SLEEPER = "import time\ndef handler(event, context):\n    time.sleep(event)\n    return event\n"
 
 
@@ -87,6 +93,39 @@ def test_no_limit_moves(server: Server, clock: Callable[[int], None]) -> None:
             assert call(server, name, 0.01) == (200, 0.01)
         assert call(server, long_name, 0) == (200, 0)
         assert not tracebacks(server)
+
+
+def test_a_rule_with_a_cron_expression_fires_when_its_time_comes(
+    server: Server, clock: Callable[[int], None]
+) -> None:
+    clock(0)
+    due = (datetime.now(UTC) + timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
+    events, logs = server.client("events"), server.client("logs")
+    with function(server.client(), ECHO) as name:
+
+        def got() -> list[Any]:
+            lines = [event["message"] for event in log_events(logs, name)]
+            return [json.loads(line.removeprefix("GOT ")) for line in lines if line.startswith("GOT ")]
+
+        arn = events.put_rule(Name="daily", ScheduleExpression=f"cron(0 {due.hour} * * ? *)")["RuleArn"]
+        events.put_targets(
+            Rule="daily",
+            Targets=[{"Id": "f", "Arn": f"arn:aws:lambda:us-east-1:123456789012:function:{name}"}],
+        )
+        try:
+            assert not got()
+            clock(int((due - datetime.now(UTC)).total_seconds()) + 1)
+            until(got)
+            (event,) = got()
+        finally:
+            clock(0)
+            events.remove_targets(Rule="daily", Ids=["f"])
+            events.delete_rule(Name="daily")
+    assert event.pop("id")
+    assert event == {
+        "version": "0", "detail-type": "Scheduled Event", "source": "aws.events", "account": "123456789012",
+        "time": due.strftime("%Y-%m-%dT%H:%M:%SZ"), "region": "us-east-1", "resources": [arn], "detail": {},
+    }  # fmt: skip
 
 
 def test_the_shim_does_move_the_clock(server: Server, clock: Callable[[int], None]) -> None:

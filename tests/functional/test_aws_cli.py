@@ -1,4 +1,4 @@
-"""The AWS CLI drives Forklight as it drives AWS: the commands of a common Lambda tutorial, with nothing but `forklight env` added.
+"""The AWS CLI drives Forklight as it drives AWS: the commands of a common tutorial, with nothing but `forklight env` added.
 
 One word of the tutorial differs: it writes --environment as Variables='{"ENV": ...}', JSON inside the shorthand syntax, which every
 version of the AWS CLI refuses before it sends anything. What it asks of other services (API Gateway, S3) is left out. Needs version 2
@@ -106,6 +106,39 @@ aws lambda create-event-source-mapping \
     --batch-size 100 \
     --starting-position LATEST
 """
+RULES = r"""
+set -euo pipefail
+aws events put-rule \
+    --name s3-upload-rule \
+    --event-pattern '{
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {
+            "bucket": {"name": ["my-bucket"]},
+            "object": {"key": [{"prefix": "uploads/"}]}
+        }
+    }' \
+    --state ENABLED
+
+aws events put-targets \
+    --rule s3-upload-rule \
+    --targets '[{
+        "Id": "process-upload",
+        "Arn": "arn:aws:lambda:eu-west-1:123456789012:function:process-upload"
+    }]'
+
+aws events put-rule \
+    --name daily-cleanup \
+    --schedule-expression "cron(0 3 * * ? *)" \
+    --state ENABLED
+
+aws events put-targets \
+    --rule daily-cleanup \
+    --targets '[{
+        "Id": "cleanup-function",
+        "Arn": "arn:aws:lambda:eu-west-1:123456789012:function:cleanup"
+    }]'
+"""
 TAIL = "aws logs tail /aws/lambda/my-function --since 10m --follow --format short"
 
 
@@ -187,6 +220,40 @@ def test_a_tutorials_commands_run(shell: Shell, cleaned: Any) -> None:
     found = cleaned.list_event_source_mappings(FunctionName="my-function")["EventSourceMappings"]
     assert sorted(mapping["BatchSize"] for mapping in found) == [10, 100]
     _tail(shell)
+
+
+def test_a_tutorials_rules_are_kept(shell: Shell, server: Server) -> None:
+    session = boto3.session.Session(server.access_key, server.secret_key, region_name="eu-west-1")
+    events = session.client("events", endpoint_url=server.url)
+    process = shell.start(RULES)
+    output, errors = process.communicate(timeout=seconds(120))
+    assert process.returncode == 0, errors
+    documents = [json.loads(text) for text in re.findall(r"^{.*?^}", output, re.MULTILINE | re.DOTALL)]
+    arn = "arn:aws:events:eu-west-1:123456789012:rule"
+    none_failed = {"FailedEntryCount": 0, "FailedEntries": []}
+    assert documents == [
+        {"RuleArn": f"{arn}/s3-upload-rule"}, none_failed, {"RuleArn": f"{arn}/daily-cleanup"}, none_failed,
+    ]  # fmt: skip
+    for rule, target in (("s3-upload-rule", "process-upload"), ("daily-cleanup", "cleanup-function")):
+        found = events.describe_rule(Name=rule)
+        assert found["State"] == "ENABLED"
+        assert [one["Id"] for one in events.list_targets_by_rule(Rule=rule)["Targets"]] == [target]
+        if rule == "daily-cleanup":
+            assert found["ScheduleExpression"] == "cron(0 3 * * ? *)"
+        else:
+            uploaded = {"bucket": {"name": "my-bucket"}, "object": {"key": "uploads/a.png"}}
+            assert _matches(events, found["EventPattern"], uploaded)
+            assert not _matches(events, found["EventPattern"], {**uploaded, "object": {"key": "other/a.png"}})
+        events.remove_targets(Rule=rule, Ids=[target])
+        events.delete_rule(Name=rule)
+
+
+def _matches(events: Any, pattern: str, detail: dict[str, Any]) -> bool:
+    event = {
+        "id": "1", "account": "123456789012", "time": "2026-01-01T00:00:00Z", "region": "eu-west-1", "resources": [],
+        "source": "aws.s3", "detail-type": "Object Created", "detail": detail,
+    }  # fmt: skip
+    return bool(events.test_event_pattern(EventPattern=pattern, Event=json.dumps(event))["Result"])
 
 
 def _tail(shell: Shell) -> None:

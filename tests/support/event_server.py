@@ -49,9 +49,11 @@ def hooks() -> Iterator[Hook]:
     with Hook() as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+        try:
+            yield running
+        finally:  # a thread that serves on would keep the whole run from ending
+            running.shutdown()
+            thread.join()
 
 
 @dataclass(slots=True)
