@@ -16,6 +16,7 @@ from sandbox.limits import Limits
 from tests.support import inside
 from tests.support.leaks import descendants
 from tests.support.patience import seconds
+from tests.support.witness import until
 
 pytestmark = [pytest.mark.security, pytest.mark.root("cgroups")]
 
@@ -208,7 +209,7 @@ def test_a_leaf_in_which_nothing_is_left_serves_again_within_its_limits(host: Ho
         assert not leaf.renew(limits)
     finally:
         leaf.kill()
-        assert leaf.remove()
+        until(leaf.remove)
 
 
 def test_a_leaf_in_which_something_is_left_does_not(host: Host) -> None:
@@ -232,7 +233,7 @@ def test_a_leaf_in_which_something_is_left_does_not(host: Host) -> None:
         assert leaf.cpu_ns() > 0
     finally:
         leaf.kill()
-        assert leaf.remove()
+        until(leaf.remove)
 
 
 def test_a_name_in_use_is_refused(host: Host) -> None:
@@ -243,7 +244,7 @@ def test_a_name_in_use_is_refused(host: Host) -> None:
         with pytest.raises(SandboxError, match="twice"):
             host.new_leaf("twice", Limits(128, 512))
     finally:
-        assert leaf.remove()
+        until(leaf.remove)
 
 
 def test_sandboxes_leave_nothing(host: Host, nothing_left: None) -> None:
