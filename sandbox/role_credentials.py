@@ -7,7 +7,7 @@ what a library has read from there. So a worker keeps what it got, and is replac
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 # Of their whole life, credentials may be so old when they begin to be replaced: those in the memory of a snapshot, whose workers
@@ -24,8 +24,8 @@ class RoleCredentials:
 
     role: str
     access_key_id: str
-    secret_access_key: str
-    session_token: str
+    secret_access_key: str = field(repr=False)  # for no log
+    session_token: str = field(repr=False)
     issued: float
     expires: float
 

@@ -33,6 +33,8 @@ _T = TypeVar("_T")
 
 # Unpacking is bound by one CPU and the disk; more at once only take memory (a package is up to 50 MB, unpacked 250).
 _THREADS = 2
+# Images, of 10 GB, are unpacked beside that: nobody's package waits for one.
+_IMAGE_THREADS = 1
 
 
 class CodeKeeper:
@@ -43,6 +45,7 @@ class CodeKeeper:
         self._images = images
         self._retention_s = retention_s
         self._pool = ThreadPoolExecutor(_THREADS, "code")
+        self._image_pool = ThreadPoolExecutor(_IMAGE_THREADS, "image")
         self._uses: Counter[str] = Counter()
         self._unused_since: dict[str, float] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -51,7 +54,8 @@ class CodeKeeper:
         return self._store.tree(code.sha256)
 
     async def start(self, used: Iterable[str], functions: Iterable[Function]) -> dict[str, str]:
-        """Count `used` and what the functions use, and make missing trees anew. Returns key of a function -> why it is unusable."""
+        """Count `used` and what the functions use, and make missing trees anew, but for images: those take minutes. Returns key of a
+        function -> why it is unusable."""
         functions = list(functions)
         merged = {tree_name(function.layers) for function in functions if len(function.layers) > 1}
         self._uses.update(used)
@@ -63,13 +67,10 @@ class CodeKeeper:
         self._unused_since = {sha256: now for sha256 in stored if not self._uses[sha256]}
         missing: dict[str, str] = {}
         images = {function.code.sha256 for function in functions if function.image is not None}
-        for sha256 in self._uses.keys() - merged:
+        for sha256 in self._uses.keys() - merged - images:
             try:
-                if sha256 in images:
-                    await self.unpack_image(sha256)
-                else:
-                    await self._run(self._store.restore, sha256, unpack)
-            except (OSError, ApiError, BadImage) as error:
+                await self._run(self._store.restore, sha256, unpack)
+            except (OSError, ApiError) as error:
                 missing[sha256] = str(error)
         unusable: dict[str, str] = {}
         for function in functions:
@@ -109,7 +110,11 @@ class CodeKeeper:
         """Once for all that use it. Raises BadImage, OSError."""
         async with self._lock(sha256):
             digest = f"sha256:{sha256}"
-            await self._run(self._store.fill, sha256, lambda folder: self._images.unpack(digest, folder))
+
+            def make() -> None:
+                self._store.fill(sha256, lambda folder: self._images.unpack(digest, folder))
+
+            await asyncio.get_running_loop().run_in_executor(self._image_pool, make)
 
     async def image_config(self, function: Function) -> ImageConfig | None:
         """None for a function that is none. Raises OSError."""
@@ -180,7 +185,8 @@ class CodeKeeper:
                 self._unused_since.pop(sha256, None)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._image_pool, self._pool):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def _lock(self, sha256: str) -> asyncio.Lock:
         lock = self._locks.get(sha256)

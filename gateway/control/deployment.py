@@ -79,7 +79,8 @@ class Deployment:
         missing: dict[str, str],
         resources: list[Resource],
     ) -> None:
-        """Define every stored function again. One that cannot run now is Failed, not forgotten."""
+        """Define every stored function again. One that cannot run now is Failed, not forgotten; one whose image was still on its way when
+        the server ended is Pending."""
         self._link = link
         self._runtimes, self._missing_runtimes = await link.runtimes()
         self._refused_networks = _refused_networks(await link.isolation())
@@ -89,6 +90,11 @@ class Deployment:
             why = missing.get(function.key)
             if why is not None:
                 _fail(entry, f"The function's code is missing on this host: {why}", "InternalError")
+                continue
+            if function.image is not None and not self._keeper.has_image(function.code.sha256):
+                entry.unpacking = True
+                _pend(entry)
+                self._spawn(self._finish(entry, None))
                 continue
             try:
                 await self._define(function)
@@ -186,6 +192,9 @@ class Deployment:
             await self._define(function)
         except (ApiError, BadImage, OSError, Refused, SupervisorLost) as error:
             why, code = _image_fault(error)
+        except Exception:
+            _log.exception("the image of %s was not prepared", function.key)
+            why, code = "An error of this host; its log says more.", "InternalError"
         else:
             why, code = "", ""
         entry.unpacking = False

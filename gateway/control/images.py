@@ -1,6 +1,7 @@
 """Container images: the repositories of this host, what their tags mean, and what goes when nothing refers to it any more.
 
-A repository is one document in the store: its images by digest, and its tags. Blobs are shared by all repositories. There is one
+A repository is one document in the store: its images by digest, and its tags. Blobs are kept once for all repositories, and each shows
+those that were sent to it: a digest is no right to read. There is one
 namespace of repositories for all regions, because a registry's clients name none.
 """
 
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from gateway.control import function_rules as rules
@@ -34,6 +38,8 @@ _KIND: Final = "repository"
 _ARCHITECTURES: Final = {"amd64": "x86_64", "arm64": "arm64"}
 MAX_REPOSITORIES: Final = 10_000
 MAX_IMAGES: Final = 10_000  # of one repository
+# Blobs that were sent and are of no image yet. Who is so slow that his are forgotten sends them again.
+_ARRIVED: Final = 10_000
 
 _T = TypeVar("_T")
 Document = dict[str, Any]
@@ -50,7 +56,18 @@ class Images:
         self._resources = resources
         self.store = store
         self._lock = asyncio.Lock()
+        self._arrived: OrderedDict[tuple[str, str], None] = OrderedDict()  # repository, digest
+        self._blobs_of = lru_cache(maxsize=MAX_IMAGES)(self._read_blobs_of)
+        # Others are slow: nobody's manifest waits for layers, and nothing else of this process for either.
+        self._manifest_pool = ThreadPoolExecutor(4, "manifest")
+        self._layer_pool = ThreadPoolExecutor(2, "layer")
         self.remotes: Mapping[str, RegistryClient] = {}  # by host
+
+    def close(self) -> None:
+        """Fetches under way end soon, and nobody waits for them."""
+        self.store.stop()
+        for pool in (self._manifest_pool, self._layer_pool):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     # ---- repositories ------------------------------------------------------------------------------------------
 
@@ -79,6 +96,8 @@ class Images:
         async with self._lock:
             self.repository(name)
             await self._resources.remove(_id(name))
+            for one in [one for one in self._arrived if one[0] == name]:
+                del self._arrived[one]
 
     async def tag(self, name: str, digest: str, tag: str, media_type: str, size: int) -> None:
         """An image whose manifest and blobs are in the store is the repository's from now on; "" is no tag. Raises ApiError."""
@@ -116,8 +135,24 @@ class Images:
         digest = document["tags"].get(reference, reference)
         return digest if digest in document["images"] else None
 
-    def check(self, data: bytes, media_type: str) -> Manifest:
-        """A manifest that is about to be kept, with all its blobs here. Blocks. Raises BadImage."""
+    def arrived(self, name: str, digest: str) -> None:
+        """A blob was sent to a repository."""
+        self._arrived[name, digest] = None
+        self._arrived.move_to_end((name, digest))
+        if len(self._arrived) > _ARRIVED:
+            self._arrived.popitem(last=False)
+
+    def has_blob(self, name: str, document: Document, digest: str) -> bool:
+        """Whether somebody has sent it to this repository, and not to another one only. Blocks."""
+        images = document["images"]
+        return (
+            (name, digest) in self._arrived
+            or digest in images
+            or any(digest in self._blobs_of(image) for image in images)
+        )
+
+    def check(self, name: str, document: Document, data: bytes, media_type: str) -> Manifest:
+        """A manifest that a repository is about to keep, with all its blobs here. Blocks. Raises BadImage."""
         if media_type in INDEX_TYPES:
             raise BadImage(
                 "it is an index of several images, which Lambda does not take: push one image for one platform"
@@ -127,7 +162,7 @@ class Images:
         manifest = Manifest.parse(data)
         for blob in manifest.blobs:
             size = self.store.touch(blob.digest)
-            if size is None:
+            if size is None or not self.has_blob(name, document, blob.digest):
                 raise BadImage(f"its blob {blob.digest} is not here")
             if size != blob.size:
                 raise BadImage(f"its blob {blob.digest} has {size} bytes and not {blob.size}")
@@ -145,7 +180,9 @@ class Images:
         try:
             remote = self.remotes.get(reference.host)
             if remote is not None:
-                digest = await _from_remote(uri, lambda: remote.manifest(reference, self.store))
+                digest = await _from_remote(
+                    self._manifest_pool, uri, lambda: remote.manifest(reference, self.store)
+                )
             elif (
                 reference.is_ecr
                 or reference.host in addresses
@@ -178,7 +215,9 @@ class Images:
         remote = self.remotes.get(reference.host)
         if remote is not None:
             manifest = await asyncio.to_thread(self.store.manifest, reference.digest)
-            await _from_remote(use.uri, lambda: remote.layers(reference, manifest, self.store))
+            await _from_remote(
+                self._layer_pool, use.uri, lambda: remote.layers(reference, manifest, self.store)
+            )
 
     def roots(self, functions: Iterable[Function]) -> set[str]:
         """Digests of all images that a repository has or a function uses."""
@@ -189,15 +228,18 @@ class Images:
         """Remove blobs that nothing of `roots` refers to and that nobody has asked for in `age_s`. Blocks; their number."""
         used = set(roots)
         for digest in roots:
-            try:
-                used |= {blob.digest for blob in self.store.manifest(digest).blobs}
-            except BadImage:
-                continue  # it is not here, or damaged: what it referred to is not known to anybody
+            used |= self._read_blobs_of(digest)
         unused = [digest for digest in self.store.older_than(age_s) if digest not in used]
         self.store.end_stale(age_s)
         return sum(self.store.remove_old(digest, age_s) for digest in unused)
 
     # ---- parts -------------------------------------------------------------------------------------------------
+
+    def _read_blobs_of(self, digest: str) -> frozenset[str]:
+        try:
+            return frozenset(blob.digest for blob in self.store.manifest(digest).blobs)
+        except BadImage:
+            return frozenset()  # it is damaged: what it referred to is not known to anybody
 
     async def _create(self, name: str) -> tuple[Document, bool]:
         document = self._resources.get(_id(name))
@@ -219,10 +261,10 @@ class Images:
         return digest
 
 
-async def _from_remote(uri: str, ask: Callable[[], _T]) -> _T:
+async def _from_remote(pool: ThreadPoolExecutor, uri: str, ask: Callable[[], _T]) -> _T:
     """What another registry says. Raises ApiError, BadImage."""
     try:
-        return await asyncio.to_thread(ask)
+        return await asyncio.get_running_loop().run_in_executor(pool, ask)
     except NoImage:
         raise rules.invalid(f"Source image {uri} does not exist. Provide a valid source image.") from None
     except RegistryDenied as error:

@@ -209,6 +209,7 @@ class ControlServer:
         await self._doors.stop()
         await self._deployment.close()
         self.link.close()
+        self.images.close()
         self._keeper.close()
         self.logs.close()
         self.usage.close()

@@ -153,7 +153,8 @@ class ControlClient:
     ) -> None:
         """An HTTP API operation; the answer is status, headers, body.  Control away: a 503 in AWS's form.
 
-        ``caller``: {"root": True}, or "key" and "token" of verified credentials, and "seen": what conditions may ask."""
+        ``caller``: {"root": True}, with "key" where one was asked for, or "key" and "token" of verified credentials, and "seen": what
+        conditions may ask."""
 
         def answered(header: dict[str, Any], answer: bytes) -> None:
             if "status" in header:

@@ -42,7 +42,7 @@ def open_basic(header: str, secret_of: Callable[[str, str], str | None]) -> Hold
         data = base64.b64decode(password, altchars=b"-_", validate=True)
         fields = json.loads(data[32:])
         key_id, session_token, expires = fields["k"], fields["t"], fields["e"]
-    except (binascii.Error, ValueError, KeyError, TypeError):
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
         return None
     if user.decode("latin-1") != USER or not isinstance(key_id, str) or not isinstance(session_token, str):
         return None

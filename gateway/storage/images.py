@@ -9,6 +9,7 @@ A blob appears whole and verified, or not at all. All methods block; safe to cal
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -43,7 +44,8 @@ class _Upload:
     digest: Any = field(default_factory=hashlib.sha256)
     size: int = 0
     moved: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    over: bool = False  # finished or cancelled: whoever has waited for the lock finds nothing
 
 
 class ImageStore:
@@ -64,6 +66,16 @@ class ImageStore:
             if not _HEX.fullmatch(entry.name):
                 os.unlink(entry.path)
         self._used = sum(entry.stat().st_size for entry in os.scandir(self._blobs))
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """What is being unpacked, or fetched, ends soon."""
+        self._stopped.set()
+
+    def check_running(self) -> None:
+        """Raises OSError after `stop`."""
+        if self._stopped.is_set():
+            raise OSError(errno.ECANCELED, "the server stops")
 
     # ---- blobs -------------------------------------------------------------------------------------------------
 
@@ -96,40 +108,40 @@ class ImageStore:
     def put(self, data: bytes) -> str:
         """A manifest or configuration; its digest. Raises NoRoom, OSError."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        path = self.path(digest)
-        if path.exists():
-            os.utime(path)  # as if it had just come: not to be collected before somebody uses it
+        if self.touch(digest) is not None:
             return digest
         self._take(len(data))
         temporary = self._blobs / f".{secrets.token_hex(8)}"
         try:
             write_durably(temporary, data)
-            os.rename(temporary, path)
-            flush(self._blobs)
+            self._become(temporary, digest, len(data))
         except BaseException:
             self._give_back(len(data))
             raise
         finally:
             temporary.unlink(missing_ok=True)
+        flush(self._blobs)
         return digest
 
     def touch(self, digest: str) -> int | None:
         """Its size, as `size` says; whoever asks is about to use it, so it counts as new."""
-        with contextlib.suppress(FileNotFoundError):
+        with self._lock, contextlib.suppress(FileNotFoundError):
             os.utime(self.path(digest))
-        return self.size(digest)
+            return self.size(digest)
+        return None
 
     def remove_old(self, digest: str, age_s: float) -> bool:
         """Unless somebody has asked for it meanwhile."""
-        try:
-            status = self.path(digest).stat()
-            if status.st_mtime >= time.time() - age_s:
+        with self._lock:  # or else `touch` could promise what goes a moment later
+            try:
+                status = self.path(digest).stat()
+                if status.st_mtime >= time.time() - age_s:
+                    return False
+                self.path(digest).unlink()
+            except FileNotFoundError:
                 return False
-            self.path(digest).unlink()
-        except FileNotFoundError:
-            return False
-        self._give_back(status.st_size)
-        return True
+            self._used -= status.st_size
+            return True
 
     def older_than(self, age_s: float) -> Iterator[str]:
         """Digests of blobs that came longer ago."""
@@ -157,14 +169,21 @@ class ImageStore:
 
     def append(self, name: str, data: bytes) -> int:
         """Bytes so far. Raises NoUpload, NoRoom, OSError."""
+        self.check_running()
         upload = self._upload(name)
         with upload.lock:
+            if upload.over:
+                raise NoUpload(name)
             if upload.size + len(data) > MAX_IMAGE:
                 raise NoRoom(f"a blob has at most {MAX_IMAGE} bytes")
             self._take(len(data))
-            with open(upload.path, "ab") as file:
-                file.truncate(upload.size)  # after a write that failed half-way
-                file.write(data)
+            try:
+                with open(upload.path, "ab") as file:
+                    file.truncate(upload.size)  # after a write that failed half-way
+                    file.write(data)
+            except BaseException:
+                self._give_back(len(data))
+                raise
             upload.size += len(data)
             upload.digest.update(data)
             upload.moved = time.monotonic()
@@ -174,36 +193,40 @@ class ImageStore:
         """It becomes the blob `digest`; its size. Raises BadImage when it is another, NoUpload, OSError."""
         upload = self._upload(name)
         with upload.lock:
+            if upload.over:
+                raise NoUpload(name)
             if "sha256:" + upload.digest.hexdigest() != digest:
                 self.cancel(name)
                 raise BadImage(f"what was sent is not {digest}")
-            if self._uploads.pop(name, None) is None:
-                raise NoUpload(name)
-            path = self.path(digest)
-            fd = os.open(upload.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            again = path.exists()
-            os.rename(upload.path, path)
+                fd = os.open(upload.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                self._become(upload.path, digest, upload.size)
+            except OSError:
+                self.cancel(name)
+                raise
+            upload.over = True
+            self._uploads.pop(name, None)
             flush(self._blobs)
-            if again:
-                self._give_back(upload.size)
             return upload.size
 
     def cancel(self, name: str) -> None:
-        """Raises NoUpload."""
-        with self._lock:
-            upload = self._uploads.pop(name, None)
-        if upload is None:
-            raise NoUpload(name)
-        upload.path.unlink(missing_ok=True)
-        self._give_back(upload.size)
+        """When what is being written is written. Raises NoUpload."""
+        upload = self._upload(name)
+        with upload.lock:
+            if upload.over:
+                raise NoUpload(name)
+            upload.over = True
+            self._uploads.pop(name, None)
+            upload.path.unlink(missing_ok=True)
+            self._give_back(upload.size)
 
     def end_stale(self, age_s: float) -> None:
         before = time.monotonic() - age_s
-        for name in [name for name, upload in self._uploads.items() if upload.moved < before]:
+        for name in [name for name, upload in list(self._uploads.items()) if upload.moved < before]:
             with contextlib.suppress(NoUpload):
                 self.cancel(name)
 
@@ -228,7 +251,7 @@ class ImageStore:
             layers.append(
                 Layer(self.path(layer.digest), layer.digest, diff_id, LAYER_TYPES[layer.media_type])
             )
-        unpack_layers(layers, destination, self._most_image)
+        unpack_layers(layers, destination, self._most_image, self.check_running)
 
     # ---- parts -------------------------------------------------------------------------------------------------
 
@@ -237,6 +260,15 @@ class ImageStore:
         if upload is None:
             raise NoUpload(name)
         return upload
+
+    def _become(self, path: Path, digest: str, size: int) -> None:
+        """A whole file is the blob from now on; what was taken for it goes back if that was there."""
+        with self._lock:
+            os.utime(path)  # it came now, however long it took
+            again = self.path(digest).exists()
+            os.rename(path, self.path(digest))
+            if again:
+                self._used -= size
 
     def _take(self, size: int) -> None:
         with self._lock:

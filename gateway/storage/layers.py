@@ -24,7 +24,7 @@ from gateway.storage.tar_stream import BadArchive, Entry, Source, TarStream
 
 MAX_ENTRIES: Final = 1_000_000  # of all layers together
 UNPACK_TIME_S: Final = 900.0
-_MAX_DEPTH: Final = 128
+_MAX_DEPTH: Final = 128  # of folders, as a name says and as they lie when its links are followed
 _PIECE: Final = 256 * 1024
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
@@ -44,14 +44,16 @@ class Layer:
     compression: str
 
 
-def unpack_layers(layers: Iterable[Layer], destination: Path, most: int) -> int:
-    """Into an existing empty folder; returns bytes of its files, at most `most`. Blocks.
+def unpack_layers(
+    layers: Iterable[Layer], destination: Path, most: int, look: Callable[[], None] = lambda: None
+) -> int:
+    """Into an existing empty folder; returns bytes of its files, at most `most`. `look` is called often, and may raise. Blocks.
 
     Raises BadImage for layers that cannot be used and OSError for a bad disk; what was made so far is then the caller's to remove.
     """
     root = os.open(destination, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        unpacking = _Unpacking(root, most)
+        unpacking = _Unpacking(root, most, look)
         for layer in layers:
             unpacking.add(layer)
         _make_mount_points(root)
@@ -61,13 +63,15 @@ def unpack_layers(layers: Iterable[Layer], destination: Path, most: int) -> int:
 
 
 class _Hashed:
-    """A file that is read once, and what it was. Its owner closes it."""
+    """A file that is read once, and what it was; `look` is called for each piece. Its owner closes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, look: Callable[[], None]) -> None:
         self.file = open(path, "rb")  # noqa: SIM115
         self.digest = hashlib.sha256()
+        self._look = look
 
     def read(self, size: int = -1) -> bytes:
+        self._look()
         data = self.file.read(size)
         self.digest.update(data)
         return data
@@ -78,7 +82,8 @@ class _Blob:
 
     def __init__(self, layer: Layer, spend: Callable[[int], None]) -> None:
         self._layer = layer
-        self._packed = _Hashed(layer.path)
+        # Empty members of a gzip are read without an end in one `read`: time is looked at for each piece of the file.
+        self._packed = _Hashed(layer.path, lambda: spend(0))
         self._plain = hashlib.sha256()
         self._spend = spend
         self._source: Source = self._packed
@@ -114,15 +119,17 @@ class _Blob:
 class _Unpacking:
     """`left`: bytes that may still come."""
 
-    def __init__(self, root: int, most: int) -> None:
+    def __init__(self, root: int, most: int, look: Callable[[], None]) -> None:
         self._root = root
+        self._look = look
         self._most = most
         self.left = most
         self._entries = 0
         self._deadline = time.monotonic() + UNPACK_TIME_S
         # What the present layer has made, and the folders above that: its whiteouts are about layers below it.
-        self._here: set[str] = set()
-        self._above: set[str] = set()
+        # Hashes of their names: a million names may have 4 KB each.
+        self._here: set[int] = set()
+        self._above: set[int] = set()
         self._folder = -1  # of the entry before, which most entries share
         self._folder_name = ""
 
@@ -148,6 +155,7 @@ class _Unpacking:
 
     def _spend(self, size: int) -> None:
         """Of the unpacked archive, headers and all: so nothing that is small can become large."""
+        self._look()
         self.left -= size
         if self.left < 0:
             raise BadImage(f"its layers hold more than {self._most} bytes")
@@ -189,10 +197,12 @@ class _Unpacking:
             self._link(folder, name, entry)
 
     def _remember(self, path: str, parent: str) -> None:
-        self._here.add(path)
-        while parent and parent not in self._above:
-            self._above.add(parent)
+        self._here.add(hash(path))
+        while parent and hash(parent) not in self._above:
+            self._above.add(hash(parent))
             parent = parent.rpartition("/")[0]
+        if len(self._above) > MAX_ENTRIES:  # by ways around through links
+            raise BadImage(f"its layers name more than {MAX_ENTRIES} folders")
 
     def _make_folder(self, folder: int, name: str, entry: Entry) -> None:
         kind = rooted.kind_of(folder, name)
@@ -238,7 +248,7 @@ class _Unpacking:
         if folder is None:
             return
         try:
-            if path not in self._here:
+            if hash(path) not in self._here:
                 self._remove_lower(folder, victim, path)
         finally:
             os.close(folder)
@@ -254,7 +264,7 @@ class _Unpacking:
     def _clear(self, folder: int, path: str) -> None:
         for name in os.listdir(folder):
             inner = f"{path}/{name}" if path else name
-            if inner not in self._here:
+            if hash(inner) not in self._here:
                 self._remove_lower(folder, name, inner)
             elif rooted.kind_of(folder, name) == stat.S_IFDIR:
                 below = os.open(
@@ -267,7 +277,7 @@ class _Unpacking:
 
     def _remove_lower(self, folder: int, name: str, path: str) -> None:
         """But for what the present layer has put into it."""
-        if path in self._above and rooted.kind_of(folder, name) == stat.S_IFDIR:
+        if hash(path) in self._above and rooted.kind_of(folder, name) == stat.S_IFDIR:
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
                 self._clear(below, path)
@@ -286,6 +296,9 @@ class _Unpacking:
             self._forget_folder()
             self._folder = rooted.open_folder(self._root, parent, self._count)
             self._folder_name = parent
+            # What lies too deep can be made, but neither gone through nor removed any more.
+            if parent and rooted.depth(self._root, self._folder) > _MAX_DEPTH:
+                raise BadImage(f"'{parent[:200]}' is more than {_MAX_DEPTH} folders deep")
         return self._folder
 
     def _forget_folder(self) -> None:
@@ -319,7 +332,7 @@ def _write(folder: int, name: str, entry: Entry, archive: TarStream) -> None:
             view = memoryview(piece)
             while view:
                 view = view[os.write(fd, view) :]
-        os.fchmod(fd, entry.mode & 0o777)
+        os.fchmod(fd, entry.mode & 0o777 | stat.S_IRUSR)  # ours, to be flushed; a function is another user
         os.utime(fd, (entry.mtime, entry.mtime))
     finally:
         os.close(fd)

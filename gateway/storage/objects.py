@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import http.client
 import re
 import socket
 import ssl
-import threading
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import unescape
 
 from gateway.storage.aws_credentials import Credentials
+from gateway.storage.cut_off import CutOff
 
 AWS: Final = "aws"  # as an endpoint: AWS's own
 SILENCE_S: Final = 20.0  # of a connection, at the most
@@ -59,20 +58,20 @@ class ObjectStore:
         )
         connection = http.client.HTTPConnection(base.hostname or "", base.port)
         connection.sock = sock
-        watch = _Watch(sock)
+        watch = CutOff(sock, WHOLE_S, "the object")
         watch.start()
         try:
             if secure:
                 connection.sock = _context().wrap_socket(sock, server_hostname=base.hostname)
             connection.request("GET", f"{path}?{query}" if query else path, headers=headers)
-            response = connection.getresponse()
-            if response.status != 200:
-                refusal = response.read(_MOST_ERROR)
+            with connection.getresponse() as response:
+                if response.status != 200:
+                    refusal = response.read(_MOST_ERROR)
+                    watch.check()
+                    raise _refusal(response.status, refusal)
+                found = _read(response, most)
                 watch.check()
-                raise _refusal(response.status, refusal)
-            found = _read(response, most)
-            watch.check()
-            return found
+                return found
         except (http.client.HTTPException, OSError) as error:
             watch.check()
             if isinstance(error, OSError):
@@ -81,28 +80,6 @@ class ObjectStore:
         finally:
             watch.over.set()
             connection.close()
-
-
-class _Watch(threading.Thread):
-    """Cuts a connection that takes too long as a whole, however little of it each part of an answer takes."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(name="s3", daemon=True)
-        self.over = threading.Event()
-        self.late = False
-        self._sock = sock.dup()  # whoever reads closes his own when he likes
-
-    def check(self) -> None:
-        """Raises TimeoutError: what has been read ends with the cut."""
-        if self.late:
-            raise TimeoutError(f"the object did not arrive within {WHOLE_S:.0f} s")
-
-    def run(self) -> None:
-        with self._sock:
-            if not self.over.wait(WHOLE_S):
-                self.late = True
-                with contextlib.suppress(OSError):  # the other end was faster
-                    self._sock.shutdown(socket.SHUT_RDWR)
 
 
 def _context() -> ssl.SSLContext:

@@ -9,7 +9,8 @@ import base64
 import http.client
 import json
 import re
-import time
+import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from gateway.model.image import MANIFEST_TYPES, MAX_MANIFEST, BadImage, Descriptor, Manifest, Reference
+from gateway.storage.cut_off import CutOff
 from gateway.storage.images import ImageStore
 
 SILENCE_S: Final = 20.0  # of a connection
 WHOLE_S: Final = 900.0  # for one blob
+SMALL_S: Final = 60.0  # for a manifest, or a token
 _PIECE: Final = 1024 * 1024
 _MOST_ERROR: Final = 65_536  # bytes of an error, or of a token's answer
 _REDIRECTS: Final = 4
+_MOST_TOKENS: Final = 1000  # that are remembered
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -41,6 +45,12 @@ class _Answer:
     headers: Mapping[str, str]
     response: http.client.HTTPResponse
     connection: http.client.HTTPConnection
+    watch: CutOff
+
+    def close(self) -> None:
+        self.response.close()  # the connection has let go of it where the registry closes
+        self.connection.close()
+        self.watch.over.set()
 
 
 class RegistryClient:
@@ -82,7 +92,7 @@ class RegistryClient:
                     raise BadImage(f"the registry has sent more than {blob.size} bytes for {blob.digest}")
                 store.append(upload, piece)
 
-            self._get(repository, f"blobs/{blob.digest}", "*/*", keep)
+            self._get(repository, f"blobs/{blob.digest}", "*/*", keep, WHOLE_S)
             finished, upload = upload, ""
             store.finish(finished, blob.digest)
         finally:
@@ -102,56 +112,75 @@ class RegistryClient:
                 raise BadImage(f"its manifest is larger than {MAX_MANIFEST} bytes")
             pieces.append(piece)
 
-        self._get(repository, path, accept, keep)
+        self._get(repository, path, accept, keep, SMALL_S)
         return b"".join(pieces)
 
-    def _get(self, repository: str, path: str, accept: str, keep: Callable[[bytes], None]) -> None:
+    def _get(
+        self, repository: str, path: str, accept: str, keep: Callable[[bytes], None], limit_s: float
+    ) -> None:
         url = f"{self._base}/v2/{repository}/{path}"
         try:
-            answer = self._ask(url, accept, self._tokens.get(repository))
+            token = self._tokens.get(repository)
+            answer = self._ask(url, accept, token, limit_s)
             if answer.status == 401:
-                answer.connection.close()
-                self._tokens[repository] = self._authorize(
-                    answer.headers.get("www-authenticate", ""), repository
-                )
-                answer = self._ask(url, accept, self._tokens[repository])
+                answer.close()
+                token = self._authorize(answer.headers.get("www-authenticate", ""), repository)
+                if len(self._tokens) >= _MOST_TOKENS:
+                    self._tokens.clear()
+                self._tokens[repository] = token
+                answer = self._ask(url, accept, token, limit_s)
             for _ in range(_REDIRECTS):
                 if answer.status not in (301, 302, 303, 307, 308):
                     break
-                answer.connection.close()
+                answer.close()
                 url = self._checked(urljoin(url, answer.headers.get("location", "")))
                 own = _origin(urlsplit(url)) == _origin(urlsplit(self._base))
-                answer = self._ask(url, accept, self._tokens.get(repository) if own else None)
+                answer = self._ask(url, accept, token if own else None, limit_s)
             try:
                 _read(answer, keep)
+                answer.watch.check()
             finally:
-                answer.connection.close()
+                answer.close()
         except http.client.HTTPException as error:
             raise OSError(f"it does not answer as a registry does: {type(error).__name__}") from error
 
-    def _ask(self, url: str, accept: str, authorization: str | None) -> _Answer:
+    def _ask(self, url: str, accept: str, authorization: str | None, limit_s: float) -> _Answer:
         parts = urlsplit(url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=SILENCE_S)
+        secure = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = kind(host, parts.port)  # which knows the Host header
+        connection.sock = socket.create_connection((host, port), SILENCE_S)
+        watch = CutOff(connection.sock, limit_s, "what it was asked for")
+        watch.start()
         headers = {"Accept": accept, "User-Agent": "forklight"}
         if authorization:
             headers["Authorization"] = authorization
         try:
+            if secure:
+                context = ssl.create_default_context()
+                context.set_alpn_protocols(["http/1.1"])
+                connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", target, headers=headers)
             response = connection.getresponse()
+            watch.check()
         except BaseException:
             connection.close()
+            watch.over.set()
+            watch.check()
             raise
         found = {name.lower(): value for name, value in response.getheaders()}
-        return _Answer(response.status, found, response, connection)
+        return _Answer(response.status, found, response, connection, watch)
 
     def _checked(self, url: str) -> str:
-        """Raises OSError for an address that the operator has not named."""
-        if _origin(urlsplit(url)) not in self._allowed:
-            raise OSError(
-                f"it refers to {_origin(urlsplit(url))}, which serve --image-registry does not name"
-            )
+        """Raises OSError for an address that the operator has not named, or that is none."""
+        try:
+            origin = _origin(urlsplit(url))
+        except ValueError:
+            origin = "what is no address"
+        if origin not in self._allowed or not url.isascii():
+            raise OSError(f"it refers to {origin}, which serve --image-registry does not name")
         return url
 
     def _authorize(self, challenge: str, repository: str) -> str:
@@ -169,18 +198,19 @@ class RegistryClient:
             query["service"] = params["service"]
         realm = self._checked(params["realm"])
         answer = self._ask(
-            f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", "application/json", basic
+            f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", "application/json", basic, SMALL_S
         )
         try:
             data = answer.response.read(_MOST_ERROR)
+            answer.watch.check()
         finally:
-            answer.connection.close()
+            answer.close()
         if answer.status != 200:
             raise RegistryDenied(f"it gives no token: status {answer.status}")
         try:
             document: dict[str, Any] = json.loads(data)
             token = document.get("token") or document.get("access_token")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             token = None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise OSError("its token is none")
@@ -194,11 +224,8 @@ def _read(answer: _Answer, keep: Callable[[bytes], None]) -> None:
         raise NoImage
     if answer.status != 200:
         raise OSError(f"it answers with status {answer.status}")
-    end = time.monotonic() + WHOLE_S
     while piece := answer.response.read(_PIECE):
         keep(piece)
-        if time.monotonic() > end:
-            raise TimeoutError(f"a blob did not arrive within {WHOLE_S:.0f} s")
 
 
 def _origin(parts: SplitResult) -> str:

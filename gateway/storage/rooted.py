@@ -53,6 +53,12 @@ def open_folder(root: int, path: str, count: Callable[[], None]) -> int:
     return open_in(root, path, flags)
 
 
+def depth(root: int, folder: int) -> int:
+    """How many folders lead from `root` to `folder`, which is below it. Raises OSError: ENAMETOOLONG, too, if it is that far down."""
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in (root, folder)]
+    return names[1].count("/") - names[0].count("/")
+
+
 def kind_of(folder: int, name: str) -> int:
     """Type bits of its mode, not following links; 0: there is none. Raises OSError."""
     try:

@@ -15,6 +15,7 @@ BLOCK: Final = 512
 _PIECE: Final = 256 * 1024
 _MAX_EXTENSION: Final = 1024 * 1024  # bytes of one extension header: names, and attributes that we pass over
 _MAX_NAME: Final = 4096
+_MAX_TIME: Final = 1 << 40  # seconds: what file systems and Python both take
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=]+)=")
 
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
@@ -139,6 +140,7 @@ def _parse(header: bytes) -> Entry:
     if kind == REGULAR and name.endswith("/"):
         kind = DIRECTORY  # as archives from before ustar have them
     mtime = 0 if header[136] == 0xFF else _number(header[136:148])  # from before 1970: as if it had none
+    mtime = min(mtime, _MAX_TIME)
     return Entry(
         kind, name, _number(header[100:108]) & 0o7777, _number(header[124:136]), mtime, _text(header[157:257])
     )
@@ -158,7 +160,7 @@ def _override(entry: Entry, overrides: dict[str, bytes]) -> None:
         entry.size = int(digits)
     if "mtime" in overrides:
         seconds = overrides["mtime"].partition(b".")[0]
-        entry.mtime = int(seconds) if seconds.isdigit() and len(seconds) < 19 else 0
+        entry.mtime = min(int(seconds), _MAX_TIME) if seconds.isdigit() and len(seconds) < 19 else 0
     if len(entry.name) > _MAX_NAME or len(entry.target) > _MAX_NAME:
         raise BadArchive(f"a name of more than {_MAX_NAME} characters")
 

@@ -190,14 +190,12 @@ class Router:
             identity = None
         else:
             identity = self._identify(request, target)
-            if (
-                self._auth_required
-                and identity is not None
-                and identity.access_key not in self.authority.roots
-            ):
+            if self._auth_required and identity is not None:
                 caller = {
                     "key": identity.access_key, "token": identity.session_token, "seen": seen(request)
                 }  # fmt: skip
+                if identity.access_key in self.authority.roots:
+                    caller = {"root": True, "key": identity.access_key}
         service = "forklight" if metrics else _service_of(request, target, identity)
         region = identity.region if identity is not None else self._region
         if (

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from gateway.model import registry_token
+from tests.support.deploy import ROLE
 from tests.support.identities import Keys, allow
 from tests.support.identities import client as client_of
 from tests.support.images import INDEX, MANIFEST, BuiltImage, Entry, layer, sha256
@@ -231,3 +232,63 @@ def test_repositories_in_ecrs_words(ecr: Any, repository: str) -> None:
     missing = {"repositoryName": repository, "imageIds": [{"imageTag": "none"}]}
     assert code(ecr.describe_images, **missing) == "ImageNotFoundException"
     assert code(ecr.get_lifecycle_policy, repositoryName=repository) == "NotImplementedException"
+
+
+def test_a_digest_is_no_right_to_read(server: Server, ecr: Any, push: Pusher, repository: str) -> None:
+    """Blobs lie in one place for all repositories; who may read one repository reads nothing of another by it."""
+    other = f"team/o-{uuid.uuid4().hex[:12]}"
+    ecr.create_repository(repositoryName=other)
+    secret = BuiltImage([layer(Entry(uuid.uuid4().hex, b"secret"))], {"Entrypoint": ["/a"]})
+    try:
+        for data in secret.blobs.values():
+            assert push.blob(repository, data) == 201
+        v1 = f"/v2/{repository}/manifests/v1"
+        assert push("PUT", v1, secret.manifest, Content_Type=MANIFEST)[0] == 201
+        for digest, data in secret.blobs.items():
+            assert push("GET", f"/v2/{repository}/blobs/{digest}")[2] == data
+            assert error(push("GET", f"/v2/{other}/blobs/{digest}")) == (404, "BLOB_UNKNOWN")
+            assert push("HEAD", f"/v2/{other}/blobs/{digest}")[0] == 404
+        stolen = push("PUT", f"/v2/{other}/manifests/v1", secret.manifest, Content_Type=MANIFEST)
+        assert error(stolen) == (400, "MANIFEST_INVALID")
+        assert error(push("GET", f"/v2/{other}/blobs/{secret.digest}")) == (404, "BLOB_UNKNOWN")
+    finally:
+        ecr.delete_repository(repositoryName=other, force=True)
+
+
+def test_each_repository_and_image_that_is_named_is_asked_for(server: Server, repository: str) -> None:
+    iam = server.client("iam")
+    user = f"reader-{uuid.uuid4().hex[:8]}"
+    iam.create_user(UserName=user)
+    keys = Keys.of(iam.create_access_key(UserName=user)["AccessKey"])
+    mine = "arn:aws:ecr:us-east-1:123456789012:repository/mine"
+    actions = ["ecr:DescribeRepositories", "lambda:CreateFunction", "iam:PassRole"]
+    policy = allow(actions, [mine, "arn:aws:lambda:*", "arn:aws:iam::*"])
+    iam.put_user_policy(UserName=user, PolicyName="some", PolicyDocument=policy)
+    lambda_, theirs = client_of(server, keys), client_of(server, keys, "ecr")
+    # boto3 sends no member that an operation has not.
+    theirs.meta.events.register(
+        "before-call.ecr.DescribeRepositories",
+        lambda params, **_: params.update(
+            body=json.dumps({**json.loads(params["body"]), "repositoryName": "mine"}).encode()
+        ),
+    )
+    try:
+        with pytest.raises(ClientError, match="ecr:DescribeRepositories"):
+            theirs.describe_repositories(repositoryNames=[repository])
+        with pytest.raises(ClientError, match="ecr:BatchGetImage"):
+            lambda_.create_function(
+                FunctionName=f"f-{user}", PackageType="Image", Code={"ImageUri": f"localhost/{repository}:v1"}, Role=ROLE
+            )  # fmt: skip
+    finally:
+        iam.delete_user_policy(UserName=user, PolicyName="some")
+        iam.delete_access_key(UserName=user, AccessKeyId=keys.id)
+        iam.delete_user(UserName=user)
+        for made in (iam, lambda_, theirs):
+            made.close()
+
+
+def test_a_password_of_many_brackets_is_nobodys(server: Server) -> None:
+    deep = base64.urlsafe_b64encode(bytes(32) + b"[" * 13_000).decode()
+    stranger = Pusher(server, "Basic " + base64.b64encode(f"AWS:{deep}".encode()).decode())
+    assert stranger("GET", "/v2/")[0] == 401
+    stranger.close()

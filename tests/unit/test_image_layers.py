@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Callable
@@ -246,3 +248,44 @@ def test_manifests_that_are_none(document: bytes) -> None:
         Manifest.parse(document)
     with pytest.raises(BadImage):
         ImageConfig.parse(document, 1)
+
+
+def test_times_that_no_file_can_have(unpack: Unpack) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        info = tarfile.TarInfo("a")
+        info.mtime = 1 << 70
+        archive.addfile(info)
+    assert (unpack(out.getvalue()) / "a").stat().st_mtime > 0
+
+
+def test_a_file_that_nobody_may_read_can_be_made_durable(unpack: Unpack) -> None:
+    assert stat.S_IMODE((unpack(layer(Entry("a", b"a", 0o000))) / "a").stat().st_mode) == 0o400
+
+
+def test_links_lead_no_deeper_than_names_may(unpack: Unpack, tmp_path: Path) -> None:
+    """What lies deeper than Python can go down would never be removed again, and end every later start of the server."""
+    deep, entries = "/".join("d" * 120), []
+    for number in range(12):
+        above = f"l{number - 1}/" if number else ""
+        entries += [folder(above + deep), symlink(f"l{number}", above + deep)]
+    with pytest.raises(BadImage, match="folders deep"):
+        unpack(layer(*entries))
+    shutil.rmtree(tmp_path / "outer" / "root")
+
+
+def test_ways_around_through_links_are_counted(unpack: Unpack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "MAX_ENTRIES", 100)
+    ways = ["/".join("st"[number >> bit & 1] for bit in range(12)) for number in range(60)]
+    with pytest.raises(BadImage, match="name more than 100 folders"):
+        unpack(layer(symlink("s", "."), symlink("t", "."), *(Entry(f"{way}/f") for way in ways)))
+
+
+def test_time_is_looked_at_while_nothing_is_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress(b"") * 50_000  # a gzip of many members, and nothing in them
+    (tmp_path / "root").mkdir()
+    (tmp_path / "blob").write_bytes(packed)
+    looks: list[int] = []
+    described = Layer(tmp_path / "blob", sha256(packed), sha256(b""), "gzip")
+    unpack_layers([described], tmp_path / "root", MEGABYTE, lambda: looks.append(1))
+    assert len(looks) > 5

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from gateway.model.image import BadImage, Reference
+from gateway.storage import registry_client
 from gateway.storage.images import ImageStore, NoRoom
 from gateway.storage.registry_client import (
     NoImage,
@@ -20,52 +21,10 @@ from gateway.storage.registry_client import (
     check_registry,
     read_credentials,
 )
+from tests.support.image_registry import Registry, Reply
 from tests.support.images import INDEX, MANIFEST, BuiltImage, Entry, layer
 
-Reply = tuple[int, dict[str, str], bytes]
 MIB = 1024 * 1024
-
-
-class Registry:
-    """`answer(path, authorization)` is what it says; `asked` is what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str | None]] = []
-        self.answer: Callable[[str, str | None], Reply] = lambda path, authorization: (404, {}, b"")
-        registry = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                authorization = self.headers.get("Authorization")
-                registry.asked.append((self.path, authorization))
-                status, headers, body = registry.answer(self.path, authorization)
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        self.url = f"http://{self.host}"
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join()
-
-    def serve(self, image: BuiltImage) -> None:
-        contents = {f"/v2/app/blobs/{digest}": data for digest, data in image.blobs.items()}
-        contents |= dict.fromkeys(
-            ("/v2/app/manifests/v1", f"/v2/app/manifests/{image.digest}"), image.manifest
-        )
-        self.answer = lambda path, _: (200, {}, contents[path]) if path in contents else (404, {}, b"")
 
 
 @pytest.fixture
@@ -232,3 +191,43 @@ def test_blobs_that_nobody_needs_go(store: ImageStore, image: BuiltImage) -> Non
     assert list(store.older_than(60.0)) == []
     assert store.remove_old(digest, -1.0) and store.size(digest) is None
     assert MANIFEST in image.manifest.decode()
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"])
+def test_drops_are_no_answer(store: ImageStore, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    """A byte now and then is never silence."""
+    monkeypatch.setattr(registry_client, "SMALL_S", 0.3)
+    cut = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            try:
+                connection.recv(65_536)
+                connection.sendall(head)
+                for _ in range(1500):
+                    connection.sendall(b"x")
+                    if cut.wait(0.02):
+                        break
+            except OSError:
+                pass
+            cut.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        with pytest.raises(OSError):
+            RegistryClient(url, [url], {}).manifest(Reference("h", "app", "v1", ""), store)
+        assert cut.wait(20)  # by the other side: it has closed
+        thread.join(30)
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:99999999/x", "http://[/", "http://\u00e9/x"])
+def test_an_address_that_is_none_is_refused(
+    registries: tuple[Registry, Registry], store: ImageStore, place: str
+) -> None:
+    first, _ = registries
+    first.answer = lambda path, _: (401, {"WWW-Authenticate": f'Bearer realm="{place}"'}, b"")
+    with pytest.raises(OSError, match="refers to"):
+        RegistryClient(first.url, [first.url], {}).manifest(Reference("h", "app", "v1", ""), store)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from gateway.control.event_source_mappings import MAPPING, mapping_arn
+from gateway.control.images import repository_arn
 from gateway.control.layers import parse_version_arn, resolve_layer
 from gateway.model.arn import ACCOUNT_ID, function_arn, parse_function_name, resolve_reference
 from gateway.model.authority import ROOT, Authority, Who, access_denied
 from gateway.model.errors import ApiError
+from gateway.model.image import BadImage, Reference
 from gateway.model.layer import layer_arn
 from gateway.web.apis.log_params import group_name, text
 
@@ -123,6 +126,11 @@ def _used(region: str, params: Params) -> Iterator[tuple[str, str]]:
         if isinstance(place, dict) and place.get("S3Bucket") and place.get("S3Key"):
             action = "s3:GetObjectVersion" if place.get("S3ObjectVersion") else "s3:GetObject"
             yield action, f"arn:aws:s3:::{place['S3Bucket']}/{place['S3Key']}"
+        if isinstance(place, dict) and place.get("ImageUri"):
+            with suppress(BadImage):  # what is no name is refused as that
+                image = repository_arn(region, Reference.parse(str(place["ImageUri"])).repository)
+                yield "ecr:BatchGetImage", image
+                yield "ecr:GetDownloadUrlForLayer", image
     for layer in params.get("Layers") or ():
         yield "lambda:GetLayerVersion", _version_arn(region, str(layer))
 

@@ -68,7 +68,7 @@ class RegistryApi:
                 return await self._manifest(request, name, last)
             if kind == "tags":
                 return self._tags(request, name, last)
-            return await self._blob(request, last)
+            return await self._blob(request, name, last)
         except UnknownRepository:
             return _error(404, "NAME_UNKNOWN", f"there is no repository {name}")
         except NoUpload:
@@ -87,9 +87,8 @@ class RegistryApi:
         if request.method == "POST" and not upload:
             self._images.repository(name)
             upload = await asyncio.to_thread(self._store.begin)
-            if (
-                not digest
-            ):  # also for those that would mount a blob from another repository: it is found by HEAD
+            # Who would mount a blob from another repository sends it again.
+            if not digest:
                 return _accepted(name, upload, 0)
             await asyncio.to_thread(self._store.append, upload, request.body)
             return await self._finish(name, upload, digest)
@@ -107,7 +106,7 @@ class RegistryApi:
                 await asyncio.to_thread(self._store.append, upload, request.body)
             return await self._finish(name, upload, digest)
         if request.method == "DELETE" and upload:
-            self._store.cancel(upload)
+            await asyncio.to_thread(self._store.cancel, upload)
             return 204, {}, b""
         return _unsupported()
 
@@ -115,13 +114,16 @@ class RegistryApi:
         if not is_digest(digest):
             raise BadImage(f"'{digest[:100]}' is no SHA-256 digest")
         await asyncio.to_thread(self._store.finish, upload, digest)
+        self._images.arrived(name, digest)
         location = f"/v2/{name}/blobs/{digest}"
         return 201, {"Location": location, "Docker-Content-Digest": digest}, b""
 
-    async def _blob(self, request: Request, digest: str) -> Answer:
+    async def _blob(self, request: Request, name: str, digest: str) -> Answer:
         if not is_digest(digest):
             raise BadImage(f"'{digest[:100]}' is no SHA-256 digest")
-        size = self._store.touch(digest)
+        document = self._images.repository(name)
+        has = await asyncio.to_thread(self._images.has_blob, name, document, digest)
+        size = await asyncio.to_thread(self._store.touch, digest) if has else None
         if size is None:
             return _error(404, "BLOB_UNKNOWN", f"there is no blob {digest}")
         headers = {"Content-Type": _CONFIG_TYPE, "Docker-Content-Digest": digest, "Accept-Ranges": "bytes"}
@@ -162,9 +164,9 @@ class RegistryApi:
         return 200, {"Content-Type": media_type, "Docker-Content-Digest": digest}, data
 
     async def _put_manifest(self, request: Request, name: str, reference: str) -> Answer:
-        self._images.repository(name)
+        document = self._images.repository(name)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        manifest = await asyncio.to_thread(self._images.check, request.body, media_type)
+        manifest = await asyncio.to_thread(self._images.check, name, document, request.body, media_type)
         digest = await asyncio.to_thread(self._store.put, request.body)
         if is_digest(reference) and reference != digest:
             raise BadImage(f"what was sent is {digest}")
