@@ -30,9 +30,9 @@ from gateway.model.authority import Authority
 from gateway.model.errors import ApiError
 from gateway.model.invocation import FunctionView
 from gateway.queueing.acceptor import Acceptor
-from gateway.queueing.delivery import Delivery, Limits
+from gateway.queueing.delivery import ARRIVING_BYTES, Delivery, Limits
 from gateway.queueing.handing_over import HandingOver
-from gateway.queueing.outbox import Outbox
+from gateway.queueing.outbox import MAX_OWED, Outbox
 from gateway.queueing.retry_policy import EventConfig, RetryPolicy
 from gateway.queueing.targets import Endpoints, Targets
 from gateway.resting_heap import RestingHeap
@@ -188,8 +188,14 @@ class EventServer(DirectorySink):
         self.outbox.add(records)
 
     def _put_events(
-        self, region: str, events: list[tuple[str, bytes]], done: Callable[[StorageError | None], None]
+        self,
+        region: str,
+        events: list[tuple[str, bytes]],
+        done: Callable[[StorageError | ApiError | None], None],
     ) -> None:
+        if self._store.waiting_bytes > ARRIVING_BYTES or self.outbox.depth >= MAX_OWED:
+            done(ApiError("ThrottlingException", "Too many events wait for their targets.", status=400))
+            return
         now = now_ms()
         handovers = [one for bus, raw in events for one in self.buses.handovers(region, bus, raw, now)]
         self.handing_over.submit(handovers, [], now, done)

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 MAX_PATHS: Final = 100
+MAX_MADE: Final = 2 * 1024 * 1024  # characters; more than any target takes
 _STEP: Final = re.compile(r"\.([^.\[\]\s'\"*?@()]+)|\[(\d{1,9})\]|\['([^']+)'\]|\[\"([^\"]+)\"\]")
 _PLACEHOLDER: Final = re.compile(r"<([A-Za-z0-9_.\-]+)>")
 _KEY: Final = re.compile(r"[A-Za-z0-9_\-]{1,256}", re.ASCII)
@@ -88,7 +89,8 @@ class Transformer:
         self._pieces = _pieces(template)
 
     def apply(self, event: dict[str, Any], raw: bytes, about: About) -> bytes:
-        """The text that a target is given: mostly JSON; nothing makes it so."""
+        """The text that a target is given: mostly JSON; nothing makes it so. It ends where it is longer than any target takes: a template
+        can name a large event hundreds of times."""
 
         def value(name: str) -> Any:
             if name in self._paths:
@@ -99,10 +101,14 @@ class Transformer:
                 return {member: found for member, found in event.items() if member != "detail"}
             return {_RULE_ARN: about.rule_arn, _RULE_NAME: about.rule_name, _INGESTED: about.ingested}[name]
 
-        return "".join(
-            text if name is None else (_quoted(value(name)) if within else _bare(value(name)))
-            for text, name, within in self._pieces
-        ).encode("utf-8", "replace")
+        made, size = [], 0
+        for text, name, within in self._pieces:
+            piece = text if name is None else (_quoted(value(name)) if within else _bare(value(name)))
+            made.append(piece)
+            size += len(piece)
+            if size > MAX_MADE:
+                break
+        return "".join(made).encode("utf-8", "replace")
 
 
 def _pieces(template: str) -> list[tuple[str, str | None, bool]]:

@@ -3,6 +3,7 @@
 A pattern is compiled once. `$or` multiplies it into branches, as on AWS; a branch is a tree of field names with a Field at each leaf
 (pattern_values.py). An array of an event is any of its elements, but fields of an array's objects must be met in the same element.
 `PatternIndex` finds the patterns that match among many: by `source` and `detail-type` first.
+All others wait while a pattern is compiled or matched, and events and patterns are the users': both have bounds (MAX_FIELDS, Effort).
 """
 
 from __future__ import annotations
@@ -15,14 +16,36 @@ import orjson
 
 from gateway.model.pattern_values import RESERVED, BadPattern, Field, field_of
 
-__all__ = ["BadPattern", "Pattern", "PatternIndex"]
+__all__ = ["BadPattern", "Effort", "Pattern", "PatternIndex", "TooMuchWork"]
 
 MAX_BRANCHES: Final = 1000  # of one pattern with $or, as on AWS
+MAX_FIELDS: Final = 20_000  # of all branches together
+# Steps: one is a name or an element that is looked at, or a test of 64 characters; about 0.2 us.
+MAX_STEPS: Final = 100_000  # of one event and one pattern
+MAX_STEPS_OF_ALL: Final = 1_000_000  # of one event and all patterns of an index
+LEAST_STEPS: Final = 2_000  # that are there for a pattern even when others have used all of these
 MAX_DEPTH: Final = 64
 _OR: Final = "$or"
 _Path = tuple[str, ...]
 _Fields = dict[_Path, Field]
 _T = TypeVar("_T", bound=Hashable)
+
+
+class TooMuchWork(Exception):
+    """A pattern cannot be compared with an event within bounds."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """Steps that are left."""
+
+    left: int = MAX_STEPS
+
+    def spend(self, steps: int = 1) -> None:
+        """Raises TooMuchWork."""
+        self.left -= steps
+        if self.left < 0:
+            raise TooMuchWork
 
 
 @dataclass(slots=True)
@@ -46,9 +69,10 @@ class _Branch:
         self._roots = [_tree(some) for some in (rest, *apart)]
         self._absent = [path for path, wanted in fields.items() if wanted.absent]
 
-    def matches(self, event: dict[str, Any]) -> bool:
-        missing = frozenset(path for path in self._absent if not _has_leaf(event, path))
-        return all(_meets(root, event, missing) for root in self._roots)
+    def matches(self, event: dict[str, Any], effort: Effort) -> bool:
+        """Raises TooMuchWork."""
+        missing = frozenset(path for path in self._absent if not _has_leaf(event, path, effort))
+        return all(_meets(root, event, missing, effort) for root in self._roots)
 
 
 class Pattern:
@@ -67,7 +91,9 @@ class Pattern:
         self.branches = [_Branch(fields) for fields in _object([{}], (), document, within_or=False)]
 
     def matches(self, event: dict[str, Any]) -> bool:
-        return any(branch.matches(event) for branch in self.branches)
+        """Raises TooMuchWork."""
+        effort = Effort()
+        return any(branch.matches(event, effort) for branch in self.branches)
 
 
 class PatternIndex(Generic[_T]):
@@ -100,13 +126,26 @@ class PatternIndex(Generic[_T]):
             if not found:
                 del self._by_place[place]
 
-    def matching(self, event: dict[str, Any]) -> list[_T]:
-        """Names, each once."""
+    def matching(self, event: dict[str, Any]) -> tuple[list[_T], list[_T]]:
+        """Names, each once: of those that match, and of those for which there was too much to do."""
         found: dict[_T, None] = {}
+        skipped: dict[_T, None] = {}
+        efforts: dict[_T, Effort] = {}
+        left = MAX_STEPS_OF_ALL
         for name, branches in self._candidates(event):
-            if name not in found and any(branch.matches(event) for branch in branches):
-                found[name] = None
-        return list(found)
+            if name in found or name in skipped:
+                continue
+            effort = efforts.get(name)
+            if effort is None:
+                effort = efforts[name] = Effort(max(LEAST_STEPS, min(MAX_STEPS, left)))
+            before = effort.left
+            try:
+                if any(branch.matches(event, effort) for branch in branches):
+                    found[name] = None
+            except TooMuchWork:
+                skipped[name] = None
+            left -= before - effort.left
+        return list(found), list(skipped)
 
     def _candidates(self, event: dict[str, Any]) -> Iterator[tuple[_T, list[_Branch]]]:
         for member in _INDEXED:
@@ -135,12 +174,14 @@ def _strings(values: Any) -> set[str]:
     return {value for value in found if isinstance(value, str)}
 
 
-def _elements(values: list[Any]) -> Iterator[Any]:
-    """Of an array and the arrays in it. No recursion: an event may be nested deeply."""
+def _elements(values: list[Any], effort: Effort | None = None) -> Iterator[Any]:
+    """Of an array and the arrays in it, each of which is a step. No recursion: an event may be nested deeply."""
     rest = [iter(values)]
     while rest:
         for value in rest[-1]:
             if isinstance(value, list):
+                if effort is not None:
+                    effort.spend()
                 rest.append(iter(value))
                 break
             yield value
@@ -151,26 +192,31 @@ def _elements(values: list[Any]) -> Iterator[Any]:
 # ---- matching ------------------------------------------------------------------------------------------------
 
 
-def _meets(node: _Node, value: Any, missing: frozenset[_Path]) -> bool:
+def _meets(node: _Node, value: Any, missing: frozenset[_Path], effort: Effort) -> bool:
+    effort.spend()
     if node.leaves <= missing:
         return True
     if isinstance(value, list):
-        return any(_meets(node, item, missing) for item in _elements(value))
+        return any(_meets(node, item, missing, effort) for item in _elements(value, effort))
     if isinstance(value, dict):
         return node.leaf is None and all(
-            _meets(child, value[name], missing) if name in value else child.leaves <= missing
+            _meets(child, value[name], missing, effort) if name in value else child.leaves <= missing
             for name, child in node.children.items()
         )
-    return node.leaf is not None and node.leaf.accepts(value)
+    if node.leaf is None:
+        return False
+    effort.spend(node.leaf.effort(value))
+    return node.leaf.accepts(value)
 
 
-def _has_leaf(value: Any, path: _Path) -> bool:
+def _has_leaf(value: Any, path: _Path, effort: Effort) -> bool:
     """Whether the event has a scalar there, in any element of any array."""
+    effort.spend()
     if isinstance(value, list):
-        return any(_has_leaf(item, path) for item in _elements(value))
+        return any(_has_leaf(item, path, effort) for item in _elements(value, effort))
     if not path:
         return not isinstance(value, dict)
-    return isinstance(value, dict) and path[0] in value and _has_leaf(value[path[0]], path[1:])
+    return isinstance(value, dict) and path[0] in value and _has_leaf(value[path[0]], path[1:], effort)
 
 
 def _tree(fields: _Fields) -> _Node:
@@ -205,6 +251,8 @@ def _object(branches: list[_Fields], path: _Path, document: dict[str, Any], with
             branches = [{**fields, (*path, name): wanted} for fields in branches]
         else:
             raise BadPattern(f'"{name}" must be an object or an array')
+        if sum(map(len, branches)) > MAX_FIELDS:
+            raise BadPattern(f"More than {MAX_FIELDS} fields in all combinations of {_OR} are not allowed")
     return branches
 
 

@@ -25,7 +25,7 @@ MAX_HEADER: Final = 65536
 MAX_BODY: Final = 2 * MAX_EVENT_BYTES  # events of a bus come several at a time, with what is around them
 
 # (region, [(bus, event as it is on the wire)], done): gateway.sources.buses over gateway.queueing.handing_over
-PutEvents = Callable[[str, list[tuple[str, bytes]], Callable[[StorageError | None], None]], None]
+PutEvents = Callable[[str, list[tuple[str, bytes]], Callable[[StorageError | ApiError | None], None]], None]
 
 
 class Acceptor:
@@ -112,10 +112,12 @@ class Acceptor:
         if place != len(body):
             raise ValueError("sizes of events")
 
-        def done(error: StorageError | None) -> None:
+        def done(error: StorageError | ApiError | None) -> None:
             if error is None:
                 self.accepted += 1
                 link.send({"id": number, "accepted": True})
+            elif isinstance(error, ApiError):
+                link.send({"id": number, "error": _error(error)})
             else:
                 link.send({"id": number, "error": _error(not_kept(error))})
 

@@ -20,6 +20,7 @@ from gateway.storage.events import EventStore, Record, now_ms
 from gateway.storage.metadata import StorageBroken, StorageError
 
 THREADS: Final = 8
+MAX_OWED: Final = 100_000  # records; above it nothing is taken on for a bus
 PER_TARGET: Final = 4
 PAUSE_S: Final = (1.0, 300.0)  # after a failure: the first and the longest
 MAX_AGE_S: Final = 21_600  # of a record; then it is given up

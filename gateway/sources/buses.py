@@ -87,7 +87,12 @@ class Buses:
             return []
         event = orjson.loads(raw)
         found: list[Handover] = []
-        for name in home.index.matching(event):
+        matching, skipped = home.index.matching(event)
+        for name in skipped:
+            rule = home.rules[name]
+            self._count("forklight_rule_skipped_total", rule.origin.labels, 1)
+            log.error("%s is not compared with an event: that would hold up all others", rule.origin.arn)
+        for name in matching:
             rule = home.rules[name]
             self._count("forklight_rule_matches_total", rule.origin.labels, 1)
             found += _handovers(rule, event, raw, made_ms)

@@ -24,6 +24,7 @@ LOOK_S = 0.5  # how often the wall clock is looked at, which may be set
 RETRY_S = 1.0  # when an event could not be written down
 DAY_S = 86_400
 COUNTED = 2000  # due times that were missed, one by one; of more those of the last day
+AT_ONCE = 500  # due times that are looked at before others have their turn
 log = logging.getLogger("forklight.schedules")
 
 Commit = Callable[[list[Handover], list[Clock], int, Callable[[StorageError | None], None]], None]
@@ -88,6 +89,7 @@ class Clockwork:
         self._turns = 0
         self._last_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._more: asyncio.Handle | None = None
 
     def __len__(self) -> int:
         return len(self._hands)
@@ -140,9 +142,13 @@ class Clockwork:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._more is not None:
+            self._more.cancel()
+            self._more = None
 
     def look(self) -> None:
-        """Fire what is due now."""
+        """Fire what is due now; what is much, after a long pause, with turns of others in between."""
+        self._more = None
         now = self._clock()
         if now < self._last_s - DAY_S:
             for hand in self._hands.values():
@@ -150,11 +156,15 @@ class Clockwork:
                     self._begin_anew(hand)
                     self._wind(hand)
         self._last_s = now
+        looked_at = 0
         while self._heap and self._heap[0][0] <= now:
+            if looked_at >= AT_ONCE:
+                self._more = self._loop.call_soon(self.look)
+                return
             _, turn, name = heapq.heappop(self._heap)
             due = self._hands.get(name)
             if due is not None and due.turn == turn and not due.busy:
-                self._fire(due, int(now))
+                looked_at += 1 + self._fire(due, int(now))
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(LOOK_S, self._look)
@@ -172,7 +182,8 @@ class Clockwork:
             hand.due_s = hand.timer.due_after(int(self._clock()))
             hand.fired_s = 0
 
-    def _fire(self, hand: _Hand, now_s: int) -> None:
+    def _fire(self, hand: _Hand, now_s: int) -> int:
+        """How many due times were missed."""
         timer = hand.timer
         assert hand.due_s is not None
         due, missed = _latest(timer, hand.due_s, now_s)
@@ -202,6 +213,7 @@ class Clockwork:
         after_ms = None if after is None else after * 1000
         clock = Clock(timer.name, timer.mark, after_ms, due * 1000)
         self._commit(handovers, [clock], now_s * 1000, written)
+        return missed
 
 
 def _latest(timer: Timer, due_s: int, now_s: int) -> tuple[int, int]:

@@ -251,3 +251,30 @@ def test_a_clock_that_was_years_ahead_begins_anew(world: World) -> None:
     world.works.put(world.timer("rate(1 minute)"))
     world.at(60)
     assert world.times[-1] == 60
+
+
+def test_after_a_long_pause_others_have_their_turn_between_schedules() -> None:
+    """Hundreds of schedules with thousands of missed times each would hold the loop for minutes."""
+    loop = asyncio.new_event_loop()
+    world = World()
+    world.works = Clockwork(loop, [], world.commit, world.forget, lambda: world.now)
+    for number in range(5):
+        world.works.put(world.timer("rate(1 minute)", name=f"arn:{number}"))
+    turns = []
+
+    def turn() -> None:
+        turns.append(len(world.disk))
+        if len(world.disk) < 5:
+            loop.call_soon(turn)
+        else:
+            loop.stop()
+
+    world.at(600 * 60)
+    assert len(world.disk) == 1
+    loop.call_soon(turn)
+    loop.run_forever()
+    loop.close()
+    assert turns == [2, 3, 4, 5]
+    assert world.missed == 5 * 599
+    world.at(600 * 60)
+    assert len(world.fired) == 5

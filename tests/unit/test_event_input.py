@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.model.event_input import About, BadInput, maker
+from gateway.model.event_input import MAX_MADE, About, BadInput, maker
 
 EVENT: dict[str, Any] = {
     "version": "0",
@@ -100,3 +100,10 @@ def test_the_whole_event_in_a_template() -> None:
 def test_what_is_refused(target: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         maker(target)
+
+
+def test_a_template_does_not_multiply_a_large_event() -> None:
+    event = {"detail": {"x": "y" * 1_000_000}}
+    template = "[" + ",".join(["<aws.events.event.json>"] * 300) + "]"
+    make = maker({"InputTransformer": {"InputPathsMap": {}, "InputTemplate": template}})
+    assert MAX_MADE < len(make(event, b"", ABOUT)) < 2 * MAX_MADE

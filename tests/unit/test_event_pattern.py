@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from gateway.model.event_pattern import MAX_BRANCHES, BadPattern, Pattern, PatternIndex
+from gateway.model.event_pattern import (
+    LEAST_STEPS,
+    MAX_BRANCHES,
+    MAX_STEPS,
+    MAX_STEPS_OF_ALL,
+    BadPattern,
+    Effort,
+    Pattern,
+    PatternIndex,
+    TooMuchWork,
+)
 
 EVENT = {
     "version": "0",
@@ -333,7 +343,7 @@ def test_an_event_that_is_nested_deeply_is_no_danger() -> None:
     assert Pattern({"a": ["x"]}).matches({"a": deep})
     index: PatternIndex[str] = PatternIndex()
     index.put("p", Pattern({"source": ["x"]}))
-    assert index.matching({"source": deep}) == ["p"]
+    assert index.matching({"source": deep}) == (["p"], [])
 
 
 def test_an_index_finds_what_every_pattern_by_itself_does() -> None:
@@ -341,10 +351,12 @@ def test_an_index_finds_what_every_pattern_by_itself_does() -> None:
     patterns = {number: Pattern(found) for number, found in enumerate(YES + NO)}
     for number, pattern in patterns.items():
         index.put(number, pattern)
-    assert sorted(index.matching(EVENT)) == [number for number, one in patterns.items() if one.matches(EVENT)]
+    found, skipped = index.matching(EVENT)
+    assert sorted(found) == [number for number, one in patterns.items() if one.matches(EVENT)]
+    assert skipped == []
     for number in range(len(YES)):
         index.remove(number)
-    assert index.matching(EVENT) == []
+    assert index.matching(EVENT) == ([], [])
 
 
 def test_an_index_looks_at_no_pattern_of_another_source() -> None:
@@ -356,14 +368,69 @@ def test_an_index_looks_at_no_pattern_of_another_source() -> None:
         (branch,) = pattern.branches
         matches = branch.matches
 
-        def spy(event: dict[str, Any]) -> bool:
+        def spy(event: dict[str, Any], effort: Effort) -> bool:
             looked.append(number)
-            return matches(event)
+            return matches(event, effort)
 
         branch.matches = spy  # type: ignore[method-assign]
         return pattern
 
     for number in range(500):
         index.put(number, spied(number))
-    assert index.matching({"source": "source-7", "detail": {"a": 1}}) == [7]
+    assert index.matching({"source": "source-7", "detail": {"a": 1}}) == ([7], [])
     assert looked == [7]
+
+
+def test_or_does_not_multiply_many_fields() -> None:
+    """4 KiB of it would be 300,000 fields: seconds of whoever compiles it, and 150 MiB."""
+    several: dict[str, Any] = {name: {"$or": [{"x": [number]} for number in range(10)]} for name in "abc"}
+    assert len(Pattern({**several, **{f"f{number}": [1] for number in range(17)}}).branches) == MAX_BRANCHES
+    with pytest.raises(BadPattern, match="More than 20000 fields"):
+        Pattern({**several, **{f"f{number}": [1] for number in range(300)}})
+
+
+COSTLY: list[tuple[dict[str, Any], Any]] = [
+    ({f"x{number}": [{"exists": False}] for number in range(120)}, [{}] * 50_000),
+    ({"$or": [{f"x{number}": [{"exists": False}]} for number in range(100)], "z": [1]}, [{}] * 50_000),
+    ({"$or": [{f"x{number}": [1]} for number in range(100)], "z": [1]}, [[]] * 50_000),
+    ({"x": [{"prefix": f"{number}-"} for number in range(200)]}, [{"x": "y"}] * 50_000),
+    ({"x": [{"equals-ignore-case": f"{number}-"} for number in range(200)]}, {"x": "y" * 900_000}),
+    ({"x": [{"wildcard": f"*{'a' * number}b*"} for number in range(60)]}, {"x": "a" * 900_000}),
+]
+
+
+@pytest.mark.parametrize(("wanted", "found"), COSTLY)
+def test_what_would_hold_up_all_others_is_skipped(wanted: dict[str, Any], found: Any) -> None:
+    costly, event = Pattern({"a": wanted}), {"a": found, "b": 1}
+    with pytest.raises(TooMuchWork):
+        costly.matches(event)
+    index: PatternIndex[str] = PatternIndex()
+    for number in range(20):
+        index.put(f"costly {number}", costly)
+    index.put("cheap", Pattern({"b": [1]}))
+    matching, skipped = index.matching(event)
+    assert (matching, len(skipped)) == (["cheap"], 20)
+
+
+def test_costly_patterns_have_bounds_together_and_leave_something_for_each() -> None:
+    index: PatternIndex[int] = PatternIndex()
+    spent: list[int] = []
+
+    def counted(number: int) -> Pattern:
+        pattern = Pattern({"a": [number]})
+        (branch,) = pattern.branches
+
+        def spend(event: dict[str, Any], effort: Effort) -> bool:
+            spent.append(effort.left)
+            effort.spend(effort.left + 1)
+            return True
+
+        branch.matches = spend  # type: ignore[method-assign]
+        return pattern
+
+    for number in range(15):
+        index.put(number, counted(number))
+    assert index.matching({"a": 1}) == ([], list(range(15)))
+    assert spent[0] == MAX_STEPS
+    assert spent[-1] == LEAST_STEPS
+    assert sum(spent) < MAX_STEPS_OF_ALL + 15 * LEAST_STEPS

@@ -14,6 +14,7 @@ from gateway.control.event_rules import DISABLED, ENABLED, Rule, compile_pattern
 from gateway.model.arn import ACCOUNT_ID
 from gateway.model.authority import Who
 from gateway.model.errors import ApiError
+from gateway.model.event_pattern import TooMuchWork
 from gateway.web.apis.access import Context, check_events
 from gateway.web.apis.constraints import check
 from gateway.web.apis.paging import page
@@ -204,7 +205,13 @@ class EventsApi:
                 raise ApiError(
                     "ValidationException", f"Parameter Event is not valid. Reason: {name} is missing."
                 )
-        return {"Result": pattern.matches(event)}
+        try:
+            return {"Result": pattern.matches(event)}
+        except TooMuchWork:
+            raise ApiError(
+                "ValidationException",
+                "Parameter Event is not valid. Reason: it is too large for this pattern.",
+            ) from None
 
     async def _tag(self, call: _Call) -> Params:
         added = _tags(call.params)
@@ -248,9 +255,15 @@ def _named(arn: str) -> tuple[str, str, str]:
 
 
 def _resource(region: str, operation: str, params: Params) -> str:
-    """What an operation is about, for policies."""
+    """What an operation is about, for policies: by the name that it has here, whatever region the caller says."""
     if params.get("ResourceARN"):
-        return str(params["ResourceARN"])
+        try:
+            kind, of_bus, of_rule = _named(str(params["ResourceARN"]))
+        except ApiError:
+            return str(params["ResourceARN"])
+        if kind == "event-bus":
+            return f"arn:aws:events:{region}:{ACCOUNT_ID}:event-bus/{of_bus}"
+        return rule_arn(region, of_bus, of_rule)
     name = params.get("Rule") or params.get("Name")
     if "EventBus" in operation and name:
         return (

@@ -123,20 +123,20 @@ class SchedulerApi:
 
     async def _tag(self, call: _Call) -> Params:
         added = _tags(call.params)
-        await self._schedules.retag(call.region, _group_named(call), lambda tags: {**tags, **added})
+        await self._schedules.retag(call.region, _group_named(call.params), lambda tags: {**tags, **added})
         return {}
 
     async def _untag(self, call: _Call) -> Params:
         gone = set(call.params["TagKeys"])
         await self._schedules.retag(
             call.region,
-            _group_named(call),
+            _group_named(call.params),
             lambda tags: {key: value for key, value in tags.items() if key not in gone},
         )
         return {}
 
     async def _list_tags(self, call: _Call) -> Params:
-        group = self._schedules.group(call.region, _group_named(call))
+        group = self._schedules.group(call.region, _group_named(call.params))
         return {"Tags": [{"Key": key, "Value": value} for key, value in sorted(group.tags.items())]}
 
 
@@ -223,17 +223,17 @@ def _group_document(group: Group) -> Params:
     }
 
 
-def _group_named(call: _Call) -> str:
-    """Of the ARN of tags: groups have some, schedules have none. Raises ApiError."""
-    arn = str(call.params["ResourceArn"])
+def _group_named(params: Params) -> str:
+    """Of the ARN of tags: groups have some, schedules have none."""
+    arn = str(params["ResourceArn"])
     return arn.partition(_GROUP_PREFIX)[2] or arn
 
 
 def _resource(region: str, operation: str, params: Params) -> str:
-    """What an operation is about, for policies."""
+    """What an operation is about, for policies: by the name that it has here, whatever region the caller says."""
     name = params.get("Name")
     if params.get("ResourceArn"):
-        return str(params["ResourceArn"])
+        return f"arn:aws:scheduler:{region}:{ACCOUNT_ID}:schedule-group/{_group_named(params)}"
     if "Group" in operation:
         return f"arn:aws:scheduler:{region}:{ACCOUNT_ID}:schedule-group/{name or '*'}"
     return schedule_arn(region, str(params.get("GroupName") or DEFAULT), str(name or "*"))
