@@ -1,12 +1,14 @@
 """Counters and histograms of one door: plain integers on the hot path, one document a second to control.
 
 Figures are cumulative. Of functions those travel that have changed since control was told: a door that has served ten thousand would
-otherwise do nothing else. ``{"whole": true if control is to forget what it knew, "forgotten": [[region, function]...],
-"functions": [row...] (gateway.model.door_figures), "counters": [[name, labels, value]...], "gauges": [the same]}``.
+otherwise do nothing else. ``{"process": which one counts, "whole": true if control is to forget what it knew,
+"forgotten": [[region, function]...], "functions": [row...] (gateway.model.door_figures), "counters": [[name, labels, value]...],
+"gauges": [the same]}``.
 """
 
 from __future__ import annotations
 
+import uuid
 from bisect import bisect_left
 from itertools import islice
 from typing import Any
@@ -124,6 +126,7 @@ class DoorMetrics:
     """All figures of one door."""
 
     def __init__(self) -> None:
+        self._process = str(uuid.uuid4())
         self._functions: dict[tuple[str, str], FunctionStats] = {}
         self._changed: dict[FunctionStats, None] = {}  # since control was told, the longest ago first
         self._forgotten: dict[tuple[str, str], None] = {}
@@ -169,7 +172,13 @@ class DoorMetrics:
             self._telling = list(islice(self._changed, most))
         known = self._functions
         rows = [stats.row() for stats in self._telling if known.get((stats.region, stats.function)) is stats]
-        return {"whole": whole, "forgotten": list(self._forgotten), "functions": rows, **of_door}
+        return {
+            "process": self._process,
+            "whole": whole,
+            "forgotten": list(self._forgotten),
+            "functions": rows,
+            **of_door,
+        }
 
     def told(self) -> None:
         """The last document has gone."""

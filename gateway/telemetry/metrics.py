@@ -1,13 +1,16 @@
 """`/metrics`: what all front doors counted, in Prometheus' text form.
 
 Once a second a door tells what has changed of what it has counted since it started (gateway.dispatch.metrics has the form). When a
-door is gone its counters are kept, its gauges not.
+door is gone its counters are kept, its gauges not. A process whose connection broke comes back and tells all of it again: it says which
+process it is, and is not counted twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
@@ -36,6 +39,7 @@ _HELP = {
     "forklight_async_oldest_event_seconds": "Age of the oldest of them",
     "forklight_bus_events_total": "Events that were put on an event bus",
     "forklight_rule_matches_total": "Events that a rule has matched, and times that it was due",
+    "forklight_rule_skipped_total": "Events that a rule's pattern was not compared with: too much to do",
     "forklight_rule_deliveries_total": "Events of a rule that a target has taken",
     "forklight_rule_retries_total": "Events of a rule that a target has not taken and is to be offered again",
     "forklight_rule_failures_total": "Events of a rule that no target will take any more",
@@ -63,6 +67,7 @@ _HELP = {
 _DEATHS, _WHOSE = "forklight_worker_deaths_total", ("region", "function", "cause", "detail")
 
 _Labels = tuple[tuple[str, str], ...]
+_T = TypeVar("_T")
 _Gauges = Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]
 
 
@@ -73,6 +78,14 @@ class _Sums:
         self.counters: dict[tuple[str, _Labels], float] = {}
         self.gauges: dict[tuple[str, _Labels], float] = {}
         self.histograms: dict[tuple[str, _Labels], tuple[list[float], float]] = {}
+
+    def copy(self) -> _Sums:
+        """Values are replaced, never changed: they can be shared."""
+        made = _Sums()
+        made.counters, made.gauges, made.histograms = (
+            dict(self.counters), dict(self.gauges), dict(self.histograms)
+        )  # fmt: skip
+        return made
 
     def add(self, document: dict[str, Any]) -> None:
         """Counters and gauges, as [name, labels, value]."""
@@ -115,9 +128,11 @@ class _Sums:
 
 
 class _Door:
-    """What a door has said. `functions`: by region and name; `own`: what it counts of itself."""
+    """What a process that is a door has said. `functions`: by region and name; `own`: what it counts of itself; `here`: connected."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.here = True
         self.own = _Sums()
         self.functions: dict[tuple[str, str], Row] = {}
 
@@ -136,6 +151,7 @@ class Metrics:
         self._doors: dict[str, _Door] = {}
         self._gone = _Sums()
         self._deaths: dict[tuple[str, str, str, str], int] = {}
+        self._making: asyncio.Future[bytes] | None = None
 
     def received(self, door: str, body: bytes) -> None:
         """What has changed of that door's figures. Nonsense is ignored: metrics must not break anything."""
@@ -144,13 +160,18 @@ class Metrics:
             rows = {(row[0], row[1]): checked(row) for row in document.get("functions", ())}
             forgotten = [(region, function) for region, function in document.get("forgotten", ())]
             whole = document.get("whole", False)
+            process = str(document.get("process", ""))
             own = _Sums()
             own.add(document)
         except (ValueError, TypeError, AttributeError, IndexError):
             return
         known = self._doors.get(door)
+        if known is not None and known.process != process:  # another one in its place
+            known.add_to(self._gone)
+            known = None
         if known is None or whole:
-            known = self._doors[door] = _Door()
+            known = self._doors[door] = _Door(process)
+        known.here = True
         known.own = own
         for key in forgotten:
             known.functions.pop(key, None)
@@ -164,54 +185,82 @@ class Metrics:
 
     def left(self, door: str) -> None:
         """Its counters stay, so that sums never go back."""
-        gone = self._doors.pop(door, None)
+        gone = self._doors.get(door)
         if gone is not None:
-            gone.add_to(self._gone)
+            gone.here = False
 
     def exposition(self) -> bytes:
-        sums = _Sums()
-        sums.add_all(self._gone)
-        for door in self._doors.values():
-            door.add_to(sums)
-            sums.add_gauges(door.own)
-        sums.add(
-            {
-                "counters": [
-                    [_DEATHS, dict(zip(_WHOSE, key, strict=True)), n] for key, n in self._deaths.items()
-                ]
-            }
-        )
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collected(sums, self._own))
-        return bytes(generate_latest(registry))
+        """Takes long where there are many functions: for whoever has time."""
+        return self._snapshot()()
+
+    async def read(self) -> bytes:
+        """`exposition` of now, made beside the loop. Whoever asks while one is being made gets that one."""
+        if self._making is None:
+            self._making = asyncio.ensure_future(asyncio.to_thread(self._snapshot()))
+            self._making.add_done_callback(self._made)
+        return await asyncio.shield(self._making)
+
+    def _made(self, _: asyncio.Future[bytes]) -> None:
+        self._making = None
+
+    def _snapshot(self) -> Callable[[], bytes]:
+        """What nobody changes any more, as a function that makes text of it: figures that have changed come as new rows."""
+        base = self._gone.copy()
+        doors = [(door.own, list(door.functions.values()), door.here) for door in self._doors.values()]
+        deaths = [[_DEATHS, dict(zip(_WHOSE, key, strict=True)), n] for key, n in self._deaths.items()]
+        own = list(self._own())
+
+        def text() -> bytes:
+            for figures, rows, here in doors:
+                base.add_all(figures)
+                for row in rows:
+                    base.add_row(row)
+                if here:
+                    base.add_gauges(figures)
+            base.add({"counters": deaths})
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(_Collected(base, own))
+            return bytes(generate_latest(registry))
+
+        return text
 
 
 class _Collected:
     """What prometheus_client asks for."""
 
-    def __init__(self, sums: _Sums, own: _Gauges) -> None:
+    def __init__(self, sums: _Sums, own: list[tuple[str, str, dict[str, str], float]]) -> None:
         self._sums = sums
         self._own = own
 
     def collect(self) -> Iterator[Metric]:
         families: dict[str, Metric] = {}
-        for (name, labels), value in sorted(self._sums.counters.items()):
+        for (name, labels), value in _ordered(self._sums.counters):
             family = families.get(name)
             if family is None:
                 family = families[name] = CounterMetricFamily(
                     name.removesuffix("_total"), _help(name), labels=_names(labels)
                 )
             family.add_metric(_values(labels), value)  # type: ignore[attr-defined]
-        for (name, labels), value in sorted(self._sums.gauges.items()):
+        for (name, labels), value in _ordered(self._sums.gauges):
             _gauge(families, name, _help(name), labels, value)
-        for name, text, own_labels, value in self._own():
+        for name, text, own_labels, value in self._own:
             _gauge(families, name, text, _labels(own_labels), value)
-        for (name, labels), (counts, total) in sorted(self._sums.histograms.items()):
+        for (name, labels), (counts, total) in _ordered(self._sums.histograms):
             family = families.get(name)
             if family is None:
                 family = families[name] = HistogramMetricFamily(name, _help(name), labels=_names(labels))
             family.add_metric(_values(labels), _buckets(BOUNDS_S, counts), total)  # type: ignore[attr-defined]
         yield from families.values()
+
+
+def _ordered(figures: dict[tuple[str, _Labels], _T]) -> Iterator[tuple[tuple[str, _Labels], _T]]:
+    """By name, then by labels. Sorted in parts: others have their turn in between."""
+    names: dict[str, list[tuple[_Labels, _T]]] = {}
+    for (name, labels), value in figures.items():
+        names.setdefault(name, []).append((labels, value))
+    for name in sorted(names):
+        for labels, value in sorted(names[name], key=itemgetter(0)):
+            yield (name, labels), value
 
 
 def _gauge(families: dict[str, Metric], name: str, text: str, labels: _Labels, value: float) -> None:

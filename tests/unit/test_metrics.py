@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -20,13 +21,14 @@ def own() -> Iterable[tuple[str, str, dict[str, str], float]]:
     yield "forklight_functions", "Functions that exist", {"region": "r"}, 3
 
 
-def door(calls: int, workers: int = 1, whole: bool = True) -> bytes:
+def door(calls: int, workers: int = 1, whole: bool = True, process: str = "first") -> bytes:
     """What a door with one function says."""
     buckets = [0] * (len(BOUNDS_S) + 1)
     buckets[BOUNDS_S.index(0.1)], buckets[BOUNDS_S.index(1.0)], buckets[-1] = calls, 2, 1
     row = ["r", "f", {"ok": calls}, [0, 1, 0, 0, calls], buckets, 3.5]
     gauges = [["forklight_workers", {}, workers]]
-    return json.dumps({"whole": whole, "functions": [row], "gauges": gauges}).encode()
+    document = {"process": process, "whole": whole, "functions": [row], "gauges": gauges}
+    return json.dumps(document).encode()
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -62,8 +64,45 @@ def test_a_door_that_is_replaced_takes_nothing_back() -> None:
     metrics.left("0")
     assert samples(metrics)["forklight_invocations_total ok"] == 5
     assert "forklight_workers" not in samples(metrics)
-    metrics.received("0", door(1))
+    metrics.received("0", door(1, process="second"))
     assert samples(metrics)["forklight_invocations_total ok"] == 6
+    assert samples(metrics)["forklight_workers"] == 1
+
+
+def test_a_door_whose_connection_broke_is_counted_once() -> None:
+    metrics = Metrics(own)
+    metrics.received("0", door(5))
+    metrics.left("0")
+    metrics.received("0", door(7))
+    assert samples(metrics)["forklight_invocations_total ok"] == 7
+    metrics.received("0", door(8))
+    metrics.left("0")  # of the connection before this one: its end is noticed late
+    metrics.received("0", door(9, whole=False))
+    assert samples(metrics)["forklight_invocations_total ok"] == 9
+    assert samples(metrics)["forklight_workers"] == 1
+
+
+def test_a_process_in_the_place_of_one_that_was_not_seen_to_go() -> None:
+    metrics = Metrics(own)
+    metrics.received("0", door(5))
+    metrics.received("0", door(2, process="second"))
+    metrics.left("0")
+    assert samples(metrics)["forklight_invocations_total ok"] == 7
+
+
+def test_the_text_is_made_beside_the_loop_and_once_for_all_who_ask() -> None:
+    async def ask() -> tuple[bytes, bytes, bytes]:
+        metrics = Metrics(own)
+        metrics.received("0", door(5))
+        first, second = (asyncio.ensure_future(metrics.read()) for _ in range(2))
+        await asyncio.sleep(0)
+        metrics.received("0", door(6))
+        return await first, await second, await metrics.read()
+
+    line = 'forklight_invocations_total{function="f",outcome="ok",region="r"} %d.0'
+    first, second, third = asyncio.run(ask())
+    assert first is second
+    assert (line % 5 in first.decode(), line % 6 in third.decode()) == (True, True)
 
 
 def test_nonsense_is_ignored() -> None:

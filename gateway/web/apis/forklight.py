@@ -50,7 +50,7 @@ class ForklightApi:
         if is_package:
             return await self._package(region, segments[3], segments[4])
         if segments == ["metrics"]:
-            return 200, {"Content-Type": CONTENT_TYPE}, self._server.metrics.exposition()
+            return 200, {"Content-Type": CONTENT_TYPE}, await self._server.metrics.read()
         with as_service_errors():
             if segments[-1] == "isolation":
                 return _json(await self._server.isolation())
