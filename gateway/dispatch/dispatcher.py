@@ -163,7 +163,7 @@ class Dispatcher:
         pool = worker.pool
         now = _steady()
         pool.busy -= 1
-        if pool.one_shot or pool.retired:
+        if pool.one_shot or pool.retired or worker.doomed:
             worker.doomed = True
             self._retire_used(worker)
         else:
@@ -324,7 +324,7 @@ class Dispatcher:
             return
         if worker.runs_fast:
             worker.adopt()
-        worker.doomed = True
+        worker.doomed = worker.leaves = True
         if worker.invocation is None:
             self.part_with(worker, "release")
             self.borrowing.ask(worker.pool, _steady())

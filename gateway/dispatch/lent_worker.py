@@ -75,6 +75,7 @@ class Worker:
         "init_us",
         "invocation",
         "kind",
+        "leaves",
         "lent_ns",
         "lingering",
         "lingers",
@@ -112,6 +113,7 @@ class Worker:
         self.ready = lent.ready
         self.cold = lent.kind != "idle"  # until its first answer
         self.doomed = False  # takes no further invocation
+        self.leaves = False  # it was doomed before it began to linger, and still is when it is done
         self.lingers = False  # its answer will not be the end of its invocation
         self.lingering = False  # it has answered, and is not done yet
         self.dead_since = 0  # steady ns of the end of its channel; 0: alive as far as we know
@@ -408,9 +410,11 @@ class Worker:
         elif kind == SETUP_FAILED:
             dispatcher.events.setup_failed(self, bytes(frame[HEADER_BYTES:]))
         elif kind == LINGERS:
+            self.leaves = self.doomed
             self.lingers = self.doomed = True  # until it is done nobody gets it
         elif kind == SETTLED:
-            self.lingers = self.lingering = self.doomed = False
+            self.lingers = self.lingering = False
+            self.doomed = self.leaves
             self._dispatcher.loop.add_reader(self.fd, self.on_readable)
             dispatcher.is_done(self)
         else:

@@ -218,6 +218,20 @@ def test_an_extension_that_fails_in_an_invocation(
         assert (found, message.rpartition("Error: ")[2]) == (kind, why)
 
 
+def test_no_call_goes_to_a_sandbox_that_ends_because_an_extension_has(client: Any, logs: Any) -> None:
+    """The other one takes its time to end."""
+    wish = wishes(at_event=1, do="die", who="mortal", lingers_s=1.5)
+    with (
+        layer(client, {"mortal": EXTENSION, "slow": EXTENSION}) as arn,
+        function(client, HANDLER, Layers=[arn], MemorySize=512, **wish) as name,
+    ):
+        first = invoke(client, name, {"n": 1})[0]
+        until(lambda: "Extension.Crash" in lines_of(logs, name), every_s=0.01)
+        second = invoke(client, name, {"n": 2})[0]
+        assert second["event"] == {"n": 2}
+        assert second["loaded"] != first["loaded"]
+
+
 def test_more_than_ten_are_too_many(client: Any) -> None:
     with (
         layer(client, {f"e{number:02}": EXTENSION for number in range(11)}) as arn,

@@ -105,7 +105,9 @@ while True:
         see("end")
         sys.exit(0)
     count += 1
-    if WISH.get("at_event") == count:
+    if WISH.get("at_event") == count and WISH.get("who", NAME) == NAME:
+        if WISH["do"] == "die":
+            threading.Timer(0.1, os._exit, [7]).start()
         if WISH["do"] == "exit":
             sys.exit(WISH.get("status", 7))
         if WISH["do"] == "error":

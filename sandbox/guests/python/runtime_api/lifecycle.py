@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -210,6 +211,7 @@ class Lifecycle:
         self.phase = "ready"
         self.telemetry.reported()
         if self._lingers:
+            self._forward_outputs()  # behind this nobody may look at the log until the next event
             self._channel.send(SETTLED, 0, b"")
 
     def _wait(self, those: list[Extension]) -> bool:
@@ -312,6 +314,8 @@ class Lifecycle:
         """The sandbox cannot go on without it."""
         if self.phase in ("shutdown", "over"):
             return
+        if self.phase == "ready":
+            _say_no_more()
         document = error_json(kind, self._with_id(f"Error: {why}"))
         os.write(2, f"{json.loads(document)['errorMessage']}\n{kind}\n".encode())
         self.telemetry.failed(kind, f"Error: {why}")
@@ -344,6 +348,8 @@ class Lifecycle:
             if not self._runtime_done:
                 self.telemetry.runtime_done()
             self.telemetry.reported()
+        elif self.phase == "ready":
+            _say_no_more()
         self.phase = "shutdown"
         self._finish, self._reason = finish, reason
         if not self.extensions.all:
@@ -387,6 +393,17 @@ class Lifecycle:
         if self.phase == "shutdown":
             self._forward_outputs()
             self._finish()
+
+
+def _say_no_more() -> None:
+    """The host sees the end of the channel at once, and sends no event to a worker that is about to end."""
+    channel = socket.socket(fileno=CHANNEL_FD)
+    try:
+        channel.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the host has gone
+    finally:
+        channel.detach()
 
 
 def _end_as(status: int) -> None:

@@ -342,7 +342,7 @@ def _as_object(text: str) -> Any:
     if text[:1] == "{" and text[-1:] == "}":
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return text
 
