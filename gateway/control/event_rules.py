@@ -155,6 +155,8 @@ class EventRules:
             self._check_target(target)
         async with self._buses.changing:
             old = self.get(region, bus, name)
+            for target in targets:
+                self._check_reachable(target)
             merged = {**old.targets, **{target["Id"]: target for target in targets}}
             if len(merged) > MAX_TARGETS:
                 raise limit_exceeded()
@@ -198,22 +200,26 @@ class EventRules:
         service = service_of(arn)
         if not service or service == "http":
             raise _invalid(f"Parameter {arn} is not valid. Reason: Provided Arn is not in correct format.")
-        if service not in SERVED:
-            raise _invalid(
-                f"Parameter {arn} is not valid. Reason: This host delivers to {', '.join(SERVED)} only, not to {service}."
-            )
-        if service != "lambda":
-            check_reachable(self._settings, arn)
         if service == "sqs" and arn.endswith(".fifo") and not target.get("SqsParameters"):
             raise _invalid(f"Parameter(s) SqsParameters must be specified for target: {key}.")
         self._check_input(target, key)
         dead_letters = (target.get("DeadLetterConfig") or {}).get("Arn")
-        if dead_letters is not None:
-            if service_of(dead_letters) != "sqs" or dead_letters.endswith(".fifo"):
-                raise _invalid(
-                    f"Parameter {dead_letters} is not valid. Reason: A dead-letter queue is a standard SQS queue."
-                )
-            check_reachable(self._settings, dead_letters)
+        if dead_letters is not None and (service_of(dead_letters) != "sqs" or dead_letters.endswith(".fifo")):
+            raise _invalid(
+                f"Parameter {dead_letters} is not valid. Reason: A dead-letter queue is a standard SQS queue."
+            )
+
+    def _check_reachable(self, target: Target) -> None:
+        """Of a target that is well-formed: whether this host delivers there."""
+        arn = target["Arn"]
+        service = service_of(arn)
+        if service not in SERVED:
+            raise _invalid(
+                f"Parameter {arn} is not valid. Reason: This host delivers to {', '.join(SERVED)} only, not to {service}."
+            )
+        dead_letters = (target.get("DeadLetterConfig") or {}).get("Arn")
+        for found in ([] if service == "lambda" else [arn]) + ([dead_letters] if dead_letters else []):
+            check_reachable(self._settings, found)
 
     def _check_input(self, target: Target, key: str) -> None:
         given = [name for name in _INPUTS if target.get(name) is not None]

@@ -1,4 +1,4 @@
-"""moto's own tests of Lambda, from its source package, with Forklight in the place of moto's server.
+"""moto's own tests of Lambda, EventBridge and Scheduler, from its source package, with Forklight in the place of moto's server.
 
 `make test-compat ARGS=tests/test_awslambda/test_lambda_alias.py`: further arguments are pytest's. Exit status 1 for a failure that
 moto_exceptions.toml does not list, and for one that it lists and that is none any more (kinds "missing" and "image": that is only said).
@@ -23,7 +23,14 @@ HERE = Path(__file__).parent
 CACHE = HERE.parent.parent / ".cache" / "compat"
 EXCEPTIONS = HERE / "moto_exceptions.toml"
 # Services that this server has; clients of all others go to moto's.
-SERVICES = "lambda,logs"
+SERVICES = "lambda,logs,events,scheduler"
+FOLDERS = {
+    "tests/test_awslambda": "Lambda",
+    "tests/test_events": "EventBridge",
+    "tests/test_scheduler": "EventBridge Scheduler",
+}
+# Of moto's own code for patterns: no request is made.
+NOT_OURS = "tests/test_events/test_event_pattern.py"
 
 
 def main() -> int:
@@ -38,7 +45,19 @@ def main() -> int:
         with (
             aws_server(top / "aws.log") as aws,
             Server.start(
-                top / "state", "--auth", "none", "--s3-endpoint", aws.url, "--s3-credentials", str(keys)
+                top / "state",
+                "--auth",
+                "none",
+                "--s3-endpoint",
+                aws.url,
+                "--s3-credentials",
+                str(keys),
+                "--sqs-endpoint",
+                aws.url,
+                "--sns-endpoint",
+                aws.url,
+                "--destination-credentials",
+                str(keys),
             ) as server,
         ):
             environment = {
@@ -53,7 +72,7 @@ def main() -> int:
             }
             command = [
                 sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(suite), "-p", "no:cacheprovider",
-                "-p", "forklight_moto", "-q", "--tb=line", "--no-summary", *(sys.argv[1:] or ["tests/test_awslambda"]),
+                "--ignore", NOT_OURS, "-p", "forklight_moto", "-q", "--tb=line", "--no-summary", *(sys.argv[1:] or FOLDERS),
             ]  # fmt: skip
             subprocess.run(command, cwd=suite, env=environment, check=False)
         return judge(results)
@@ -66,10 +85,17 @@ def judge(results: Path) -> int:
         for entry in tomllib.loads(EXCEPTIONS.read_text())["exceptions"]
         for test in entry["tests"]
     }
-    outcomes = {}
+    outcomes: dict[str, dict[str, dict[str, str]]] = {folder: {} for folder in FOLDERS}
     for line in results.read_text().splitlines():
         record = json.loads(line)
-        outcomes[record["test"].rpartition("tests/test_awslambda/")[2]] = record
+        for folder, found in outcomes.items():
+            if f"{folder}/" in record["test"]:
+                found[record["test"].partition(f"{folder}/")[2]] = record
+    return max(_judge(FOLDERS[folder], found, reasons) for folder, found in outcomes.items() if found)
+
+
+def _judge(service: str, outcomes: dict[str, dict[str, str]], reasons: dict[str, tuple[str, str]]) -> int:
+    """Of one service."""
     unlisted = [
         test for test, record in outcomes.items() if record["outcome"] == "failed" and test not in reasons
     ]
@@ -85,7 +111,7 @@ def judge(results: Path) -> int:
     ours = count["passed"] + kinds["missing"] + len(unlisted)
     ran = count["passed"] + count["failed"]
     print(
-        f"moto's tests of Lambda: {count['passed']} of {ran} passed, {count['skipped']} skipped by moto itself;"
+        f"moto's tests of {service}: {count['passed']} of {ran} passed, {count['skipped']} skipped by moto itself;"
         f" exceptions: {', '.join(f'{number} {kind}' for kind, number in sorted(kinds.items())) or 'none'}"
     )
     if ours:

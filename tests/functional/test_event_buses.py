@@ -268,6 +268,18 @@ def test_targets_that_are_refused(events: Any, asked: dict[str, Any], why: str) 
         events.put_targets(Rule=name, Targets=[{"Id": "t", "Arn": f"{ARN}:x", **asked}])
 
 
+def test_an_unknown_rule_is_told_before_a_target_that_is_not_served(events: Any) -> None:
+    elsewhere = {"Id": "t", "Arn": "arn:aws:s3:::bucket"}
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        events.put_targets(Rule="nobody", Targets=[elsewhere])
+    with pytest.raises(ClientError, match="Parameter bucket is not valid"):
+        events.put_targets(Rule="nobody", Targets=[elsewhere, {"Id": "u", "Arn": "bucket"}])
+    with pytest.raises(ClientError, match="SqsParameters must be specified for target: t"):
+        events.put_targets(
+            Rule="nobody", Targets=[{"Id": "t", "Arn": "arn:aws:sqs:us-east-1:123456789012:q.fifo"}]
+        )
+
+
 def test_a_rule_has_five_targets(events: Any) -> None:
     targets = [{"Id": str(number), "Arn": f"{ARN}:x"} for number in range(6)]
     with rule(events, {"source": ["a"]}) as (name, _):
@@ -338,6 +350,8 @@ def test_who_may_put_events_is_asked(event_server: EventServer) -> None:
 
 
 def test_what_is_not_served_says_so(events: Any) -> None:
+    with pytest.raises(ClientError, match=r"Event source aws\.partner/a/b does not exist"):
+        events.create_event_bus(Name="aws.partner/a/b", EventSourceName="aws.partner/a/b")
     with pytest.raises(ClientError, match="Operation CreateConnection is not implemented by this host"):
         events.create_connection(
             Name="x",

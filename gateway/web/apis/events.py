@@ -100,7 +100,10 @@ class EventsApi:
 
     async def _create_bus(self, call: _Call) -> Params:
         asked = call.params
-        _refuse(asked, "EventSourceName", "KmsKeyIdentifier", "DeadLetterConfig", "LogConfig")
+        if asked.get("EventSourceName"):  # partners have none here
+            message = f"Event source {asked['EventSourceName']} does not exist."
+            raise ApiError("ResourceNotFoundException", message, status=400)
+        _refuse(asked, "KmsKeyIdentifier", "DeadLetterConfig", "LogConfig")
         bus = await self._buses.create(call.region, asked["Name"], asked.get("Description"), _tags(asked))
         return {"EventBusArn": bus.arn, "Description": bus.description}
 
