@@ -23,6 +23,10 @@ from tests.support.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Else grpc, once a test has used it, brings its threads to life in every child that is forked with a preexec_fn, and about one child
+# in ten is aborted by them before it is executed. Read when grpc begins to work, so not too late here.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
