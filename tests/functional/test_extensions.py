@@ -101,6 +101,23 @@ def test_an_extension_sees_the_life_of_a_python_function(client: Any, logs: Any,
     assert (ended["shutdownReason"], 0 < ended["had"] <= 2000) == ("spindown", True)
 
 
+def test_everybodys_lines_are_whole(client: Any, logs: Any, watcher: str) -> None:
+    code = """
+import sys, time
+def handler(event, context):
+    for number in range(20):
+        sys.stdout.write("begun")
+        sys.stdout.flush()
+        time.sleep(0.002)
+        sys.stdout.write(" and ended\\n" if number else "")
+"""
+    with function(client, code, Layers=[watcher]) as name:
+        for _ in range(5):
+            invoke(client, name)
+        until(lambda: len(sights(logs, name, "done")) == 5)
+        assert len(sights(logs, name, "event")) == 5
+
+
 def test_any_runtime_has_extensions(client: Any, logs: Any, watcher: str) -> None:
     with own_runtime(client, Layers=[watcher]) as name:
         for number in range(2):

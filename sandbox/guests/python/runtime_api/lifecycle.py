@@ -266,7 +266,7 @@ class Lifecycle:
 
     def _forward_outputs(self) -> None:
         for output in self._outputs:
-            output.forward()
+            output.flush()
 
     def _watch_time(self) -> None:
         """An answer's time is the host's to watch; what comes behind it has the same deadline."""

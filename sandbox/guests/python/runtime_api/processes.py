@@ -8,11 +8,12 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from .loop import Loop
+from .loop import Loop, Timer
 
 _PIPE_BYTES = 64 * 1024
 _MOST_READS = 16  # of what one process has printed, before others have their turn
 _LONGEST_LINE = 256 * 1024
+_BEGUN_S = 0.05  # how long a line may stay begun
 _LOG = 2
 
 
@@ -63,7 +64,8 @@ def how_it_ended(status: int) -> str:
 
 
 class Output:
-    """What a process prints, on its way to the log. `on_lines` gets it in whole lines, without their ends."""
+    """What a process prints, on its way to the log and, without their ends, to `on_lines`: whole lines, because others write to the same
+    log. A line that stays begun goes out after a moment, or with `flush`."""
 
     def __init__(self, loop: Loop, on_lines: Callable[[list[bytes]], None]) -> None:
         self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC)
@@ -71,6 +73,8 @@ class Output:
         self._loop = loop
         self._on_lines = on_lines
         self._begun = b""
+        self._cut = False  # the end of the last line was ours
+        self._timer: Timer | None = None
         loop.watch(self._read_end, self.forward)
 
     def close_write_end(self) -> None:
@@ -79,7 +83,7 @@ class Output:
         self.write_end = -1
 
     def forward(self) -> None:
-        """All that is there now."""
+        """All lines that are there now."""
         for _ in range(_MOST_READS):
             if self._read_end < 0:
                 return
@@ -90,23 +94,47 @@ class Output:
             if not data:
                 self._end()
                 return
-            _write_all(data)
-            self._split(data)
+            self._take(data)
 
-    def _split(self, data: bytes) -> None:
-        *lines, self._begun = (self._begun + data).split(b"\n")
+    def flush(self) -> None:
+        """What is there now, be its last line whole or not."""
+        self.forward()
+        self._end_line()
+
+    def _take(self, data: bytes) -> None:
+        if self._cut:
+            self._cut = False
+            data = data.removeprefix(b"\n")
+        text = self._begun + data
+        whole = text.rfind(b"\n") + 1
+        self._begun = text[whole:]
+        if whole:
+            _write_all(text[:whole])
+            self._on_lines(text[: whole - 1].split(b"\n"))
         if len(self._begun) > _LONGEST_LINE:
-            lines.append(self._begun)
-            self._begun = b""
-        if lines:
-            self._on_lines(lines)
+            self._end_line()
+        elif self._begun and self._timer is None:
+            self._timer = self._loop.call_in(_BEGUN_S, self._end_late_line)
+
+    def _end_late_line(self) -> None:
+        self._timer = None
+        self._end_line()
+
+    def _end_line(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._begun:
+            line, self._begun = self._begun, b""
+            self._cut = True
+            _write_all(line + b"\n")
+            self._on_lines([line])
 
     def _end(self) -> None:
         self._loop.unwatch(self._read_end)
         os.close(self._read_end)
         self._read_end = -1
-        if self._begun:
-            self._on_lines([self._begun])
+        self._end_line()
 
 
 def _write_all(data: bytes) -> None:
