@@ -340,19 +340,13 @@ def handler(event, context):
         function(client, HANDLER, Layers=[watcher]) as second,
         function(client, stranger) as plain,
     ):
-        asked: dict[str, set[str]] = {first: set(), second: set()}
-
-        def has_seen(name: str) -> Any:
-            """A sandbox may be taken away behind an answer, before its extension is done."""
-            asked[name].add(invoke(client, name)[1]["ResponseMetadata"]["RequestId"])
-            return sights(logs, name, "done")
-
-        for name in asked:
-            has_seen(name)
+        requests = {}
+        for name in (first, second):
+            requests[name] = invoke(client, name)[1]["ResponseMetadata"]["RequestId"]
         assert invoke(client, plain)[0] == 111  # ECONNREFUSED
-        for name in asked:
-            until(lambda name=name: has_seen(name), every_s=0.2)  # type: ignore[misc]
-            assert {sight["request"] for sight in sights(logs, name, "done")} <= asked[name]
+        for name, request in requests.items():
+            until(lambda name=name: sights(logs, name, "done"))  # type: ignore[misc]
+            assert {sight["request"] for sight in sights(logs, name, "done")} == {request}
 
 
 def test_isolation_modes(client: Any, logs: Any, watcher: str) -> None:
