@@ -33,7 +33,6 @@ from sandbox.channel import (
     RESULT,
     SETTLED,
     SETUP_FAILED,
-    invoke_meta,
 )
 
 if TYPE_CHECKING:
@@ -196,7 +195,6 @@ class Worker:
         return self._send(invocation, now)
 
     def _send(self, invocation: Invocation, now: int) -> bool:
-        pool = self.pool
         self.sent = True
         self.started_ms = started_ms = time.time_ns() // 1_000_000
         limit = self.started_ns + self.timeout_ns
@@ -206,20 +204,7 @@ class Worker:
         self.deadline_ns = (
             limit if self.ready else self._callers_limit(invocation, self.init_deadline_ns, now)
         )
-        if invocation.client_context is None and invocation.trace_id is None and invocation.tenant_id is None:
-            meta = pool.metas.get(invocation.invoked_arn)
-            if meta is None:
-                meta = invoke_meta(invocation.invoked_arn)
-                if len(pool.metas) < 64:
-                    pool.metas[invocation.invoked_arn] = meta
-        else:
-            meta = invoke_meta(
-                invocation.invoked_arn,
-                invocation.client_context,
-                None,
-                invocation.trace_id,
-                invocation.tenant_id,
-            )
+        meta = self.pool.meta_of(invocation)
         payload = invocation.payload
         deadline_ms = (limit - now) // 1_000_000
         if self.ready or invocation.deadline_s is not None:

@@ -29,6 +29,7 @@ from gateway.dispatch.policy import (
     START_NS,
 )
 from gateway.model.invocation import FunctionView, Invocation
+from sandbox.channel import invoke_meta
 
 if TYPE_CHECKING:
     from gateway.dispatch.lent_worker import Worker
@@ -204,6 +205,26 @@ class WorkerPool:
         self.init_us = stats.init_us if stats.init_key == view.key else -1
         self._growth = 1  # how many workers to ask for when patience is over
         self._grow_at = 0  # not again before
+
+    def meta_of(self, invocation: Invocation) -> bytes:
+        """The meta part of its INVOKE frame. Raises ValueError when that is too long."""
+        plain = (
+            invocation.client_context is None and invocation.trace_id is None and invocation.tenant_id is None
+        )
+        if not plain:
+            return invoke_meta(
+                invocation.invoked_arn,
+                invocation.client_context,
+                None,
+                invocation.trace_id,
+                invocation.tenant_id,
+            )
+        meta = self.metas.get(invocation.invoked_arn)
+        if meta is None:
+            meta = invoke_meta(invocation.invoked_arn)
+            if len(self.metas) < 64:
+                self.metas[invocation.invoked_arn] = meta
+        return meta
 
     def close(self) -> None:
         """No plain calls from here on."""
