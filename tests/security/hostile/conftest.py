@@ -60,17 +60,24 @@ def target_of(server: Server) -> Target:
     )  # fmt: skip
 
 
-def warm_up(arena: Arena) -> None:
-    """As many harmless functions at once as there will be attacks: zygotes, connections and spare sandboxes are there before counting."""
+def warm_up(arena: Arena, ours: bool) -> None:
+    """As many harmless functions at once as there will be attacks: zygotes, connections and spare sandboxes are there before counting,
+    and those with the host's network, of which some are kept for a minute."""
     harmless = Case("harmless", "def handler(event, context):\n    return event\n", ())
     snapshot = Case("harmless", harmless.source, (), snapshot="on")
+    on_the_host = Case("harmless", harmless.source, (), network="host")
 
     def run(case: Case) -> None:
         with arena.function(case) as name:
             arena.invoke(name)
 
     with ThreadPoolExecutor(BESIDE_EACH_OTHER) as pool:
-        list(pool.map(run, [harmless, snapshot] * BESIDE_EACH_OTHER))
+        list(
+            pool.map(
+                run,
+                [harmless, snapshot] * BESIDE_EACH_OTHER + [on_the_host] * (BESIDE_EACH_OTHER if ours else 0),
+            )
+        )
 
 
 @contextmanager
@@ -118,7 +125,7 @@ def attacks(request: pytest.FixtureRequest) -> Iterator[Running]:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="forklight-treasure-")))
         folder.chmod(0o755)
         services = cleanup.enter_context(host_services(folder))
-        warm_up(arena)
+        warm_up(arena, ours=server is not None)
         arena.disconnect()
         running = Running(arena, {}, cleanup.enter_context(ExitStack()), server)
         if server is not None:
