@@ -100,12 +100,16 @@ def test_the_log_says_what_died(server: Server, echo: str) -> None:
 
 def test_a_change_while_control_is_dead_is_refused_and_not_half_done(server: Server) -> None:
     client = server.client()
-    # It and then the launcher have been killed before: its successor waits for the launcher's.
+    # Both have been killed before: a successor may be on its way.
     (control,) = until(lambda: role_of(server.pid, "control"))
-    os.kill(control, signal.SIGSTOP)  # so that it cannot be back too soon
-    kill(control)
-    with pytest.raises(client.exceptions.ServiceException):
-        client.list_functions()
+    (launcher,) = until(lambda: role_of(server.pid, "launcher"))
+    os.kill(launcher, signal.SIGSTOP)  # so that it cannot be back too soon
+    try:
+        kill(control)
+        with pytest.raises(client.exceptions.ServiceException):
+            client.list_functions()
+    finally:
+        os.kill(launcher, signal.SIGCONT)
     deadline = time.monotonic() + BUSY_MACHINE_S
     while time.monotonic() < deadline:
         try:
