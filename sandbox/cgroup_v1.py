@@ -180,7 +180,8 @@ class V1Leaf:
                 return False
             write(memory, "memory.max_usage_in_bytes", "0")
             # The same again, but now nothing of it is used.
-            write(self._directories["cpu"], "cpu.cfs_quota_us", str(limits.cpu_quota_us))
+            self._set.pop("cpu.cfs_quota_us", None)
+            self._write("cpu", "cpu.cfs_quota_us", limits.cpu_quota_us)
         except (OSError, ValueError):
             return False
         return True
