@@ -168,7 +168,9 @@ def test_a_deaf_subscriber_harms_nobody(client: Any, logs: Any, watcher: str) ->
 
 def test_what_is_dropped_is_told(client: Any, logs: Any, watcher: str) -> None:
     source = "def handler(event, context):\n    for number in range(20):\n        print('x' * 100_000)"
-    wish = wishes(subscribe={}, answers_late_s=2)  # by then all is printed
+    wish = wishes(
+        subscribe={}, answers_late_s=1, slow_s=2
+    )  # all is printed by then, and nobody rests before it is told
     with function(client, source, Layers=[watcher], MemorySize=256, **wish) as name:
         call(client, name)
         until(lambda: any(event["type"] == "platform.logsDropped" for event in received(logs, name)))
